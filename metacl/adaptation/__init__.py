@@ -1,0 +1,6 @@
+"""The inner loop: differentiable optimizers and step sizes that can be learned."""
+
+from metacl.adaptation.inner_loop import InnerLoop, StepSizes
+from metacl.adaptation.optimizers import INNER_OPTIMIZERS, SGD, Adam, AdamW, InnerOptimizer, State
+
+__all__ = ["INNER_OPTIMIZERS", "SGD", "Adam", "AdamW", "InnerLoop", "InnerOptimizer", "State", "StepSizes"]

@@ -1,0 +1,210 @@
+"""The whole way from a config to a measured initialization, as functions.
+
+`train` is what ``metacl train`` does: outer loop, initialization, closing evaluation, report. `evaluate`
+measures an initialization on any labelled data with any shape of episode.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import metacl
+from metacl.config import Evaluation, RunConfig, config_to_yaml
+from metacl.coordination import coordinator
+from metacl.coordination.coordinator import Progress, Resume
+from metacl.coordination.executor import Executor, LocalExecutor, Notify
+from metacl.coordination.flat import FlatLayout
+from metacl.coordination.interrupt import StopRequested, StopSignals
+from metacl.coordination.run_folder import RunFolder, write_text
+from metacl.errors import ConfigError, RunInterrupted
+from metacl.evaluation import as_dict, default_methods
+from metacl.evaluation import evaluate as run_evaluation
+from metacl.initialization import StoredInitialization, write_initialization
+from metacl.initialization.card import model_card
+from metacl.learners.base import Learner, Params, parameter_count, use_threads
+from metacl.reporting import QuietProgress, write_report
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a finished run left: its folder, the initialization in it, and results.json's content (None: no evaluation)."""
+
+    folder: Path
+    initialization: Path
+    results: dict[str, Any] | None
+
+
+class EvaluationProgress(Progress):
+    """A `Progress` that also follows an evaluation."""
+
+    def evaluation_progress(self, done: int, of: int) -> None:
+        """`done` of `of` episodes are scored."""
+        ...
+
+
+def train(config: RunConfig, progress: EvaluationProgress | None = None, resume: Resume = "auto") -> RunResult:
+    """Meta-train, store the initialization, evaluate it, write the report.
+
+    Parameters
+    ----------
+    config : RunConfig
+        From `metacl.load_config` or `metacl.config_from_dict`.
+    progress : optional
+        Who shows it to a person; default nobody.
+    resume : "auto", "never" or a checkpoint's path
+        "auto" continues the run that lies in the config's output folder, if there is one.
+
+    Raises
+    ------
+    MetaclError
+        See `metacl.errors`; its `exit_code` says whose turn it is.
+    """
+    progress = progress or QuietProgress()
+    check_data(config)
+    folder = RunFolder(config.folder)
+    folder.claim(config, resume=resume != "never")
+    learner, initial = starting_point(config)
+    with StopSignals() as signals, running_executor(config, progress.note) as executor:
+        started = time.perf_counter()
+        meta = coordinator.train(config, initial, executor, progress, signals, resume)
+        training_seconds = time.perf_counter() - started
+        write_initialization(
+            folder.initialization, config, learner, meta, config.outer.steps, model_card(config, None)
+        )
+        if config.evaluation is None:
+            return RunResult(folder.path, folder.initialization, None)
+        try:
+            with signals.abandonable():
+                results = _measure(config, config.evaluation, executor, meta, progress)
+        except StopRequested:
+            raise RunInterrupted(
+                f"training is complete ({folder.initialization}), the evaluation was stopped. "
+                f"The same command evaluates again."
+            ) from None
+    results["cost"].update(
+        training_seconds_this_session=training_seconds,
+        training=_training_cost(folder),
+        base_parameters=learner.base_parameters,
+        learned_parameters=parameter_count(meta),
+    )
+    write_text(folder.results, json.dumps(results, indent=2) + "\n")
+    write_initialization(
+        folder.initialization, config, learner, meta, config.outer.steps, model_card(config, results)
+    )
+    write_report(folder.report, results, read_metrics(folder), config_to_yaml(config))
+    return RunResult(folder.path, folder.initialization, results)
+
+
+def evaluate(
+    stored: StoredInitialization, config: RunConfig, progress: EvaluationProgress | None = None
+) -> dict[str, Any]:
+    """Measure an initialization by ``config.evaluation`` on ``config.data``.
+
+    Parameters
+    ----------
+    stored : StoredInitialization
+        From `metacl.initialization.read_initialization`.
+    config : RunConfig
+        The initialization's own, with data, workers and evaluation as wanted.
+
+    Returns
+    -------
+    dict
+        What results.json holds: protocol, rows (accuracy, interval, paired differences, seconds), cost.
+    """
+    progress = progress or QuietProgress()
+    if config.evaluation is None:
+        raise ConfigError("evaluation: missing; say ways, shots, queries and episodes.")
+    check_data(config, training=False)
+    with StopSignals() as signals, running_executor(config, progress.note) as executor:
+        try:
+            with signals.abandonable():
+                return _measure(config, config.evaluation, executor, stored.meta, progress)
+        except StopRequested:
+            raise RunInterrupted("the evaluation was stopped; nothing was written.") from None
+
+
+def check_data(config: RunConfig, training: bool = True) -> str:
+    """Read the data and check that every episode the run needs can be drawn. Returns one line about it."""
+    source = config.data.open()
+    if training:
+        source.check("train", config.episodes)
+    if config.evaluation is not None:
+        source.check(config.evaluation.split, config.evaluation.shape)
+    return source.describe()
+
+
+def starting_point(config: RunConfig) -> tuple[Learner, Params]:
+    """The learner and the meta-parameters before training."""
+    use_threads(config.workers.threads)
+    learner = config.learner.build(config.seed)
+    return learner, config.objective.meta_parameters(learner, config.inner, config.episodes.ways)
+
+
+@contextmanager
+def running_executor(config: RunConfig, notify: Notify) -> Iterator[Executor]:
+    """The config's executor, started; closed on the way out whatever happens."""
+    make: Callable[[RunConfig, Notify], Executor] = LocalExecutor
+    if config.workers.executor == "ray":
+        from metacl.coordination.ray_executor import RayExecutor
+
+        make = RayExecutor
+    executor = make(config, notify)
+    try:
+        executor.start()
+        yield executor
+    finally:
+        executor.close()
+
+
+def read_metrics(folder: RunFolder) -> list[dict[str, Any]]:
+    """The run's metrics, a dict a step."""
+    return [json.loads(line) for line in folder.metrics.read_text("utf-8").splitlines()]
+
+
+def _measure(
+    config: RunConfig, evaluation: Evaluation, executor: Executor, meta: Params, progress: EvaluationProgress
+) -> dict[str, Any]:
+    progress.note(
+        f"evaluating {evaluation.shape.ways}-way {evaluation.shape.shots}-shot on {evaluation.episodes} episodes "
+        f"of the {evaluation.split} classes"
+    )
+    started = time.perf_counter()
+    rows = run_evaluation(
+        executor,
+        FlatLayout.of(meta).flatten(meta),
+        default_methods(evaluation.steps),
+        evaluation,
+        progress.evaluation_progress,
+    )
+    return {
+        "run": config.name,
+        "metacl": metacl.__version__,
+        "protocol": {
+            "data": config.data.open().describe(),
+            "split": evaluation.split,
+            **evaluation.shape.to_dict(),
+            "episodes": evaluation.episodes,
+            "seed": evaluation.seed,
+            "interval": "95 %, Student's t over episodes; differences are paired by episode",
+        },
+        "rows": as_dict(rows),
+        "cost": {"evaluation_seconds": time.perf_counter() - started, "groups": config.workers.groups},
+    }
+
+
+def _training_cost(folder: RunFolder) -> dict[str, float]:
+    """Sums over all steps of the run, earlier sessions included."""
+    metrics = read_metrics(folder)
+    return {
+        "steps": len(metrics),
+        "tasks": sum(line["tasks"] for line in metrics),
+        "seconds": sum(line["seconds"] for line in metrics),
+        "coordinator_seconds": sum(line["coordinator_seconds"] for line in metrics),
+    }

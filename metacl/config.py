@@ -1,0 +1,198 @@
+"""What a run is: one typed tree, read from YAML with dotted overrides, written back next to what it made.
+
+Components (objective, estimator, …) are chosen by name and built while the config is read, so a config that
+loads is one whose every key is known and whose parts fit together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError, model_validator
+
+from metacl.adaptation import InnerLoop
+from metacl.aggregation import AGGREGATORS, Aggregator
+from metacl.errors import ConfigError
+from metacl.learners import LEARNERS, LearnerConfig
+from metacl.metagradients import ESTIMATORS, MetaGradient
+from metacl.objectives import OBJECTIVES, MetaObjective
+from metacl.registry import Component, Registry, explain, nearest
+from metacl.tasks import TASK_SOURCES, EpisodeShape, TaskSource
+
+
+def _chosen_from(registry: Registry[Any]) -> BeforeValidator:
+    """Let a field be given as ``name`` or ``{name: …, option: …}``."""
+
+    def build(value: Any) -> Any:
+        if isinstance(value, str):
+            value = {"name": value}
+        if isinstance(value, dict):
+            if "name" not in value:
+                raise ConfigError(f"{registry.key}.name: missing. Known: {', '.join(registry.names())}.")
+            return registry.build(value)
+        return value
+
+    return BeforeValidator(build)
+
+
+class OuterLoop(Component):
+    """How the meta-parameters move: T tasks a step, one optimizer step on their combined meta-gradient.
+
+    learning_rate : of everything learned but step sizes; step_size_learning_rate : of those.
+    schedule : "constant", or "cosine" down to zero at the last step; both after `warmup_steps` of linear warm-up.
+    clip_norm : the combined meta-gradient is scaled down to at most this norm; null for never.
+    """
+
+    steps: PositiveInt = 100
+    tasks_per_step: PositiveInt = 4
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: PositiveFloat = 1e-3
+    step_size_learning_rate: PositiveFloat = 1e-2
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    schedule: Literal["constant", "cosine"] = "constant"
+    warmup_steps: NonNegativeInt = 0
+    clip_norm: PositiveFloat | None = None
+    aggregator: Annotated[Aggregator, _chosen_from(AGGREGATORS)] = AGGREGATORS.build({"name": "mean"})
+
+
+class Workers(Component):
+    """Who computes the tasks.
+
+    executor : "local" (this process, no Ray and no DeepSpeed) or "ray" (worker groups as Ray actors).
+    groups : worker groups; a task is computed by one group. threads : CPU threads per rank, always the same,
+    because the last bits of a result depend on it. gpus_per_group : 0 for CPU workers.
+    address : of a running Ray cluster ("auto" for one on this machine); null starts a small one in this process.
+    zero_stage : DeepSpeed ZeRO stage of the group's engine. start_timeout_s : how long groups may take to start.
+    """
+
+    executor: Literal["local", "ray"] = "ray"
+    groups: PositiveInt = 1
+    threads: PositiveInt = 1
+    gpus_per_group: NonNegativeInt = 0
+    address: str | None = None
+    zero_stage: Literal[0, 1, 2] = 0
+    start_timeout_s: PositiveFloat = 300.0
+
+    @model_validator(mode="after")
+    def _one_process_is_one_group(self) -> Workers:
+        if self.executor == "local" and self.groups > 1:
+            raise ValueError(
+                f"workers.groups: {self.groups}, but the local executor is one process. "
+                f"Set workers.groups=1 or workers.executor=ray"
+            )
+        return self
+
+
+class Checkpoints(Component):
+    """When the state of training is saved, and how many of the newest are kept."""
+
+    every: PositiveInt = 10
+    keep: PositiveInt = 2
+
+
+class Evaluation(Component):
+    """The protocol of the closing evaluation, on classes that training never saw.
+
+    steps : the inner steps after which the query is asked. seed : of the episodes, the same for every method.
+    """
+
+    shape: EpisodeShape
+    episodes: Annotated[int, Field(ge=2)] = 300
+    steps: tuple[NonNegativeInt, ...] = (0, 1, 3, 5, 10)
+    split: Literal["valid", "test"] = "test"
+    seed: NonNegativeInt = 1
+
+
+class RunConfig(Component):
+    """Everything a run depends on. `output` defaults to ``runs/<name>``."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    output: Path | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    learner: Annotated[LearnerConfig, _chosen_from(LEARNERS)]
+    data: Annotated[TaskSource, _chosen_from(TASK_SOURCES)]
+    episodes: EpisodeShape = EpisodeShape()
+    objective: Annotated[MetaObjective, _chosen_from(OBJECTIVES)] = OBJECTIVES.build({"name": "proto_maml"})
+    inner: InnerLoop = InnerLoop()
+    estimator: Annotated[MetaGradient, _chosen_from(ESTIMATORS)] = ESTIMATORS.build({"name": "reverse"})
+    outer: OuterLoop = OuterLoop()
+    workers: Workers = Workers()
+    checkpoints: Checkpoints = Checkpoints()
+    evaluation: Evaluation | None = None
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> RunConfig:
+        if self.estimator.needs_double_backward and not self.learner.double_backward:
+            raise ValueError(
+                f"estimator {self.estimator.registered_name!r} differentiates twice, and fused attention has no second "
+                f"derivative. Set learner.attention=eager, or estimator=first_order"
+            )
+        return self
+
+    @property
+    def folder(self) -> Path:
+        """Where the run's files go."""
+        return self.output if self.output is not None else Path("runs") / self.name
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a YAML config and apply ``key.sub=value`` overrides (values are read as YAML).
+
+    Raises
+    ------
+    ConfigError
+        Missing or unreadable file, unknown key (with the nearest known one), wrong type, impossible combination.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such config file. Paths are relative to {Path.cwd()}.")
+    try:
+        tree = yaml.safe_load(path.read_text("utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        where = getattr(error, "problem_mark", None)
+        line = f", line {where.line + 1}" if where is not None else ""
+        raise ConfigError(f"{path}{line}: not YAML ({getattr(error, 'problem', None) or error}).") from None
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: expected a mapping of sections at the top, got {type(tree).__name__}.")
+    for override in overrides:
+        _apply(tree, override)
+    return config_from_dict(tree, origin=str(path))
+
+
+def config_from_dict(tree: dict[str, Any], origin: str = "config") -> RunConfig:
+    """Check a tree of plain values and build the config. Raises `ConfigError` prefixed with `origin`."""
+    try:
+        return RunConfig(**tree)
+    except ValidationError as error:
+        raise ConfigError(f"{origin}: {explain(error, RunConfig)}") from None
+    except ConfigError as error:
+        raise ConfigError(f"{origin}: {error}") from None
+
+
+def config_to_yaml(config: RunConfig) -> str:
+    """The resolved config as YAML that loads to an equal one."""
+    return yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True)
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    parts = key.split(".")
+    if not separator or not all(parts):
+        raise ConfigError(f"override {override!r}: expected key=value, for example outer.steps=20.")
+    if parts[0] not in RunConfig.model_fields:
+        raise ConfigError(f"override {override!r}: unknown key {parts[0]!r}. {nearest(parts[0], RunConfig.model_fields)}")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"override {override!r}: the value is not YAML; quote it.") from None
+    node = tree
+    for part in parts[:-1]:
+        child = node.get(part)
+        if isinstance(child, str):  # the shorthand `objective: anil` is given options
+            child = {"name": child}
+        node[part] = child if isinstance(child, dict) else {}
+        node = node[part]
+    node[parts[-1]] = value

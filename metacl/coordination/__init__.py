@@ -1,0 +1,1 @@
+"""The coordinator, the workers, and the executors between them."""

@@ -1,0 +1,125 @@
+"""Checkpoints that are whole or not there: written aside, hashed, flushed to disk, then renamed.
+
+``step-N/`` holds meta_params.safetensors, outer_state.safetensors, state.json and manifest.json (sha256 of
+the others). No pickle anywhere. An older checkpoint is removed only after the new one is safe; a damaged
+one is named and the one before it is used.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from metacl.coordination.executor import Notify
+from metacl.errors import ResourceError, TrainingError
+from metacl.learners.base import Params
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The state of training after `step` outer steps."""
+
+    step: int
+    meta: Params
+    outer_state: dict[str, Tensor]
+
+
+def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
+    """Write ``folder/step-N`` atomically, then remove all but the newest `keep`. Raises `ResourceError` on a full disk."""
+    final = folder / f"step-{checkpoint.step}"
+    aside = folder / f".step-{checkpoint.step}.tmp-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _remove(aside)
+        aside.mkdir()
+        save_file({n: t.detach().contiguous() for n, t in checkpoint.meta.items()}, aside / "meta_params.safetensors")
+        save_file(checkpoint.outer_state, aside / "outer_state.safetensors")
+        (aside / "state.json").write_text(json.dumps({"format": FORMAT, "step": checkpoint.step}) + "\n")
+        hashes = {path.name: _sha256(path) for path in sorted(aside.iterdir())}
+        (aside / "manifest.json").write_text(json.dumps(hashes, indent=1) + "\n")
+        for path in aside.iterdir():
+            _flush(path)
+        _flush(aside)
+        _remove(final)
+        aside.rename(final)
+        _flush(folder)
+    except OSError as error:
+        _remove(aside)
+        full = " The disk is full; free some space." if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+        raise ResourceError(
+            f"{final}: the checkpoint could not be written ({error.strerror}).{full} "
+            f"Older checkpoints are untouched; the run resumes from the newest."
+        ) from None
+    for _, old in list_checkpoints(folder)[keep:]:
+        _remove(old)
+    return final
+
+
+def list_checkpoints(folder: Path) -> list[tuple[int, Path]]:
+    """(step, path) of every checkpoint, newest first."""
+    found = []
+    for path in folder.glob("step-*"):
+        number = path.name.removeprefix("step-")
+        if number.isdigit():
+            found.append((int(number), path))
+    return sorted(found, reverse=True)
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read and verify one checkpoint. Raises `TrainingError` saying what is damaged."""
+    try:
+        hashes = json.loads((path / "manifest.json").read_text())
+        for name, expected in hashes.items():
+            if _sha256(path / name) != expected:
+                raise TrainingError(f"{path}: {name} is not what its manifest says (sha256 differs).")
+        state = json.loads((path / "state.json").read_text())
+        meta = load_file(path / "meta_params.safetensors")
+        outer = load_file(path / "outer_state.safetensors")
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"{path}: not a complete checkpoint ({error}).") from None
+    if state.get("format") != FORMAT:
+        raise TrainingError(f"{path}: written in format {state.get('format')}, this metacl reads {FORMAT}.")
+    return Checkpoint(int(state["step"]), meta, outer)
+
+
+def newest_checkpoint(folder: Path, notify: Notify) -> Checkpoint | None:
+    """The newest sound checkpoint, naming damaged ones on the way; None if there is none at all.
+
+    Raises `TrainingError` if there are checkpoints but every one is damaged.
+    """
+    paths = list_checkpoints(folder)
+    for _, path in paths:
+        try:
+            return load_checkpoint(path)
+        except TrainingError as error:
+            notify(f"skipping a damaged checkpoint: {error}")
+    if paths:
+        raise TrainingError(f"{folder}: all {len(paths)} checkpoints are damaged. Start again with another output folder.")
+    return None
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,58 @@
+"""Executors: where the workers live. The coordinator sees only this interface.
+
+`LocalExecutor` computes in this process and needs neither Ray nor DeepSpeed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol, TypeVar
+
+from metacl.config import RunConfig
+from metacl.coordination.flat import Flat
+from metacl.coordination.worker import Done, Work, Worker
+from metacl.tasks import TaskAddress
+
+R = TypeVar("R")
+Notify = Callable[[str], None]
+"""Receives one line a person should see while something takes time."""
+
+
+class Executor(Protocol):
+    """Starts workers, spreads work over them, stops them."""
+
+    def start(self) -> None:
+        """Bring the workers up. Raises `ResourceError` if that cannot be, within a bounded time."""
+        ...
+
+    def map(self, work: Work[R], addresses: Sequence[TaskAddress], meta: Flat) -> Iterator[Done[R]]:
+        """Compute `work` for every address; results come as they finish, in any order, each exactly once."""
+        ...
+
+    def close(self) -> None:
+        """Stop the workers and free what they hold."""
+        ...
+
+
+class LocalExecutor:
+    """One worker in this process."""
+
+    def __init__(self, config: RunConfig, notify: Notify) -> None:
+        self._config = config
+        self._notify = notify
+        self._worker: Worker | None = None
+
+    def start(self) -> None:
+        """Load data and model."""
+        self._notify(f"loading {self._config.learner.source()}")
+        self._worker = Worker(self._config)
+
+    def map(self, work: Work[R], addresses: Sequence[TaskAddress], meta: Flat) -> Iterator[Done[R]]:
+        """One after the other."""
+        assert self._worker is not None, "start() first"
+        for address in addresses:
+            yield Done(address, work(self._worker, address, meta))
+
+    def close(self) -> None:
+        """Forget the worker."""
+        self._worker = None

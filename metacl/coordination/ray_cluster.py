@@ -1,0 +1,108 @@
+"""Reaching a Ray cluster, or starting a small one in this process; every wait is bounded.
+
+Nothing is started before it is certain that what the config asks for is there.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import subprocess
+import sys
+
+import ray
+import torch
+
+from metacl.config import Workers
+from metacl.coordination.executor import Notify
+from metacl.errors import ConfigError, ResourceError
+
+ANSWER_TIMEOUT_S = 20.0
+
+
+def connect(workers: Workers, notify: Notify) -> None:
+    """Connect this process to Ray. Raises `ResourceError` if nobody answers or the cluster is too small."""
+    check_own_machine(workers)
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
+    if ray.is_initialized():
+        notify("using the Ray connection this process already has")
+    elif _address(workers) is None:
+        notify(f"starting a Ray cluster in this process for {_asked(workers)}")
+        ray.init(
+            address="local",
+            num_cpus=workers.groups * workers.threads,
+            num_gpus=workers.groups * workers.gpus_per_group,
+            include_dashboard=False,
+            **quiet,
+        )
+    else:
+        address = _address(workers)
+        notify(f"connecting to the Ray cluster at {address}")
+        if "RAY_JOB_ID" not in os.environ and "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:
+            _wait_for_answer(str(address))
+        try:
+            ray.init(address=address, **quiet)
+        except (ConnectionError, TimeoutError, RuntimeError, ValueError) as error:
+            raise ResourceError(f"workers.address: no Ray cluster at {address!r} ({str(error).splitlines()[0]}).") from None
+    _check_capacity(workers)
+
+
+def check_own_machine(workers: Workers) -> None:
+    """Before a cluster is started here: are the GPUs there? Raises `ResourceError`."""
+    wanted, present = workers.groups * workers.gpus_per_group, torch.cuda.device_count()
+    if _address(workers) is None and not ray.is_initialized() and wanted > present:
+        raise ResourceError(
+            f"workers.gpus_per_group: {workers.groups} groups x {workers.gpus_per_group} GPUs asked for, this machine "
+            f"has {present}. Set workers.gpus_per_group=0, or workers.address to a cluster that has them."
+        )
+
+
+def _address(workers: Workers) -> str | None:
+    """The configured address; inside a Ray job, the job's cluster."""
+    return workers.address or os.environ.get("RAY_ADDRESS")
+
+
+def _asked(workers: Workers) -> str:
+    gpus = f" and {workers.gpus_per_group} GPUs" if workers.gpus_per_group else ""
+    return f"{workers.groups} worker group(s) of {workers.threads} CPU(s){gpus}"
+
+
+def _wait_for_answer(address: str) -> None:
+    """A quick look whether a Ray head answers: `ray.init` alone would wait for minutes."""
+    if address == "auto":
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        raise ConfigError(f"workers.address: {address!r} is not host:port, ray://host:port or auto.")
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError as error:
+        raise ResourceError(
+            f"workers.address: nobody answers at {address} ({error}). Start a head there (ray start --head), "
+            f"or leave workers.address out to use a small cluster in this process."
+        ) from None
+    if address.startswith("ray://"):
+        return
+    command = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
+    try:
+        healthy = subprocess.run(command, capture_output=True, timeout=ANSWER_TIMEOUT_S).returncode == 0
+    except subprocess.TimeoutExpired:
+        healthy = False
+    if not healthy:
+        raise ResourceError(
+            f"workers.address: something listens at {address}, but it is not a healthy Ray head of version "
+            f"{ray.__version__} (waited up to {ANSWER_TIMEOUT_S:.0f} s)."
+        )
+
+
+def _check_capacity(workers: Workers) -> None:
+    total = ray.cluster_resources()
+    for kind, each in (("CPU", workers.threads), ("GPU", workers.gpus_per_group)):
+        wanted, present = workers.groups * each, total.get(kind, 0)
+        if wanted > present:
+            raise ResourceError(
+                f"workers: {_asked(workers)} need {wanted} {kind}s, the cluster has {present:g}. "
+                f"Lower workers.groups or add nodes."
+            )

@@ -1,0 +1,107 @@
+"""The folder a run leaves: its resolved config, a line of metrics a step, its checkpoints.
+
+A folder belongs to one run. Another run that would write into it is refused before anything is touched.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from metacl.config import RunConfig, config_to_yaml
+from metacl.errors import ConfigError, ResourceError
+
+NOT_IDENTITY = ("name", "output", "workers", "checkpoints", "evaluation")
+"""Sections that may change between parts of one run: they do not change a bit of what is trained."""
+
+
+class RunFolder:
+    """Paths of a run and the few writes that are made to them."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.yaml"
+        self.metrics = path / "metrics.jsonl"
+        self.checkpoints = path / "checkpoints"
+        self.initialization = path / "init"
+        self.results = path / "results.json"
+        self.report = path / "report.html"
+
+    def claim(self, config: RunConfig, resume: bool) -> None:
+        """Make the folder this run's, or check that it already is.
+
+        Raises `ConfigError` if it holds another run (naming the keys that differ), or any run when `resume` is false.
+        """
+        if self.config.exists():
+            if not resume:
+                raise ConfigError(
+                    f"{self.path}: already holds a run, and --resume never forbids to continue it. "
+                    f"Give another folder (output=…) or remove this one."
+                )
+            differing = differing_keys(self._stored(), config.to_dict())
+            if differing:
+                raise ConfigError(
+                    f"{self.path}: holds a different run ({'; '.join(differing)}). "
+                    f"Give another folder (output=…) or remove this one."
+                )
+        elif self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise ConfigError(f"{self.path}: exists and is not the folder of a run. Give another one (output=…).")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_text(self.config, config_to_yaml(config))
+        except OSError as error:
+            raise ResourceError(f"{self.path}: cannot be written ({error.strerror}). Give another one (output=…).") from None
+
+    def _stored(self) -> dict[str, Any]:
+        try:
+            stored = yaml.safe_load(self.config.read_text("utf-8"))
+        except yaml.YAMLError:
+            stored = None
+        if not isinstance(stored, dict):
+            raise ConfigError(f"{self.config}: damaged. Restore it, or give another folder (output=…).")
+        return stored
+
+    def keep_metrics_until(self, step: int) -> None:
+        """Drop the lines of steps that an interrupted run computed after its last checkpoint."""
+        if self.metrics.exists():
+            lines = self.metrics.read_text("utf-8").splitlines(keepends=True)
+            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+            write_text(self.metrics, "".join(kept))
+
+    def append_metrics(self, line: dict[str, Any]) -> None:
+        """One line of JSON."""
+        with self.metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def differing_keys(stored: dict[str, Any], current: dict[str, Any]) -> list[str]:
+    """What of two resolved configs makes them different runs, as ``key: stored -> current``."""
+    stored, current = _flat(stored), _flat(current)
+    ignored = NOT_IDENTITY
+    if stored.get("outer.schedule") == current.get("outer.schedule") == "constant":
+        ignored = (*ignored, "outer.steps")  # a longer run of the same kind continues the shorter one
+    keys = [key for key in sorted({*stored, *current}) if not key.startswith(ignored)]
+    return [
+        f"{key}: {stored.get(key)!r} -> {current.get(key)!r}" for key in keys if stored.get(key) != current.get(key)
+    ]
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a text file whole or not at all."""
+    aside = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    aside.write_text(text, encoding="utf-8")
+    aside.replace(path)
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat.update(_flat(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = value
+    return flat

@@ -1,0 +1,116 @@
+"""The few-shot protocol: every method on the same episodes of classes that training never saw."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from metacl.config import Evaluation
+from metacl.coordination.executor import Executor
+from metacl.coordination.flat import Flat
+from metacl.coordination.worker import Worker
+from metacl.errors import TrainingError
+from metacl.evaluation.methods import Method, Row
+from metacl.evaluation.statistics import Estimate, mean_interval, paired_difference
+from metacl.metagradients import InnerLoopDiverged
+from metacl.tasks import EpisodeShape, TaskAddress
+
+
+@dataclass(frozen=True)
+class EpisodeScore:
+    """One method's query accuracy on one episode, and the seconds it took to adapt."""
+
+    row: Row
+    accuracy: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class CompareMethods:
+    """All methods on one episode, which is encoded once."""
+
+    methods: tuple[Method, ...]
+    shape: EpisodeShape
+
+    def __call__(self, worker: Worker, address: TaskAddress, meta: Flat) -> tuple[EpisodeScore, ...]:
+        """Scores in the order of the methods' rows."""
+        task = worker.learner.prepare(worker.source.episode(address, self.shape))
+        scores = []
+        try:
+            for method in self.methods:
+                for answer in method.answers(worker, task, meta):
+                    correct = answer.scores.argmax(-1) == task.query.targets
+                    scores.append(EpisodeScore(answer.row, float(correct.double().mean()), answer.seconds))
+        except InnerLoopDiverged as error:
+            raise TrainingError(f"episode {address}: {error}. Lower inner.step_size.value.") from None
+        return tuple(scores)
+
+
+@dataclass(frozen=True)
+class RowResult:
+    """One line of the table. Accuracies and differences are fractions of 1; seconds are means per episode.
+
+    versus : paired differences, by what is compared with ("frozen prototypes", "pretrained, same steps",
+    "same start, 0 steps"); only those that make sense for the row.
+    """
+
+    method: str
+    steps: int | None
+    accuracy: Estimate
+    seconds: float
+    versus: dict[str, Estimate]
+
+
+def evaluate(
+    executor: Executor,
+    meta: Flat,
+    methods: Sequence[Method],
+    evaluation: Evaluation,
+    on_episode: Callable[[int, int], None],
+) -> list[RowResult]:
+    """Run all methods on ``evaluation.episodes`` episodes.
+
+    Parameters
+    ----------
+    on_episode : (done, of)
+        Called as episodes finish.
+    """
+    work = CompareMethods(tuple(methods), evaluation.shape)
+    addresses = [TaskAddress(evaluation.split, evaluation.seed, 0, index) for index in range(evaluation.episodes)]
+    scores: dict[TaskAddress, tuple[EpisodeScore, ...]] = {}
+    for done in executor.map(work, addresses, meta):
+        scores[done.address] = done.result
+        on_episode(len(scores), len(addresses))
+    by_row: dict[Row, list[EpisodeScore]] = {}
+    for address in addresses:
+        for score in scores[address]:
+            by_row.setdefault(score.row, []).append(score)
+    accuracies = {row: [score.accuracy for score in of_row] for row, of_row in by_row.items()}
+    return [
+        RowResult(
+            method=row.method,
+            steps=row.steps,
+            accuracy=mean_interval(accuracies[row]),
+            seconds=sum(score.seconds for score in by_row[row]) / len(by_row[row]),
+            versus={
+                name: paired_difference(accuracies[row], accuracies[other])
+                for name, other in _opponents(row, accuracies)
+            },
+        )
+        for row in by_row
+    ]
+
+
+def _opponents(row: Row, rows: dict[Row, Any]) -> list[tuple[str, Row]]:
+    candidates = [
+        ("frozen prototypes", Row("frozen prototypes", None)),
+        ("pretrained, same steps", Row("pretrained", row.steps)),
+        ("same start, 0 steps", Row(row.method, 0)),
+    ]
+    return [(name, other) for name, other in candidates if other in rows and other != row]
+
+
+def as_dict(rows: Sequence[RowResult]) -> list[dict[str, Any]]:
+    """The table as plain values, for results.json."""
+    return [asdict(row) for row in rows]

@@ -1,0 +1,15 @@
+"""Initializations: what training makes, how it is stored, and how it is used."""
+
+from metacl.initialization.adapt import (
+    AdaptedClassifier,
+    Initialization,
+    Prediction,
+    load_adapted,
+    load_initialization,
+)
+from metacl.initialization.folder import StoredInitialization, read_initialization, write_initialization
+
+__all__ = [
+    "AdaptedClassifier", "Initialization", "Prediction", "StoredInitialization", "load_adapted",
+    "load_initialization", "read_initialization", "write_initialization",
+]

@@ -1,0 +1,189 @@
+"""Adapting from an initialization to a user's own labelled texts, and predicting with the result."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from metacl.config import RunConfig, config_from_dict
+from metacl.errors import ConfigError, DataError, ResourceError, TrainingError
+from metacl.initialization.folder import (
+    ADAPTER,
+    FORMAT,
+    HEAD,
+    StoredInitialization,
+    load_family,
+    read_initialization,
+    read_json,
+    replace_folder,
+    save_family,
+)
+from metacl.learners.base import Learner, Params, Task
+from metacl.metagradients import InnerLoopDiverged, plain_gradient
+from metacl.metagradients import adapt as walk
+
+PREDICT_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The likeliest label of a text, and the probability of every label."""
+
+    label: str
+    probabilities: dict[str, float]
+
+
+class Initialization:
+    """A meta-learned start. Adapting does not change it; adapt it as often as you like."""
+
+    def __init__(self, stored: StoredInitialization) -> None:
+        self.config = stored.config
+        self.meta = stored.meta
+        self.trained_steps = stored.trained_steps
+        self.learner: Learner = stored.config.learner.build(stored.config.seed)
+
+    def adapt(self, texts: Sequence[str], labels: Sequence[str], steps: int | None = None) -> AdaptedClassifier:
+        """Adapt to labelled texts with the learned inner loop.
+
+        Parameters
+        ----------
+        texts, labels : B texts and their labels
+            At least two different labels; any number of examples a label.
+        steps : int
+            Inner steps; default what the initialization was trained with.
+
+        Raises
+        ------
+        DataError
+            Unequal lengths, an empty text, fewer than two labels.
+        ConfigError
+            Negative steps, or a learned head of another number of labels.
+        """
+        _check_examples(texts, labels)
+        steps = self.config.inner.steps if steps is None else steps
+        if steps < 0:
+            raise ConfigError(f"steps: {steps}; expected 0 or more.")
+        names = tuple(sorted(set(labels)))
+        head = self.meta.get("head.bias")
+        if head is not None and len(head) != len(names):
+            raise ConfigError(
+                f"this initialization has a learned head for {len(head)} labels, the data has {len(names)}. "
+                f"Train with episodes.ways={len(names)}, or with objective=proto_maml, which takes any number."
+            )
+        support = self.learner.encode(list(texts), [names.index(label) for label in labels])
+        task = Task(ways=len(names), support=support, query=support)
+        loop = self.config.inner.model_copy(update={"steps": steps})
+        problem = self.config.objective.problem(self.learner, self.meta, task, loop)
+        with torch.no_grad():
+            start = problem.start(self.meta)
+        try:
+            end = walk(problem, plain_gradient(problem), start)
+        except InnerLoopDiverged as error:
+            raise TrainingError(f"{error}. Take fewer steps.") from None
+        params = {**{name: t for name, t in self.meta.items() if name.startswith((ADAPTER, HEAD))}, **end.theta}
+        return AdaptedClassifier(self.config, self.learner, params, names, end.losses)
+
+
+class AdaptedClassifier:
+    """A model adapted to one set of labels.
+
+    Attributes
+    ----------
+    labels : tuple of str
+        In the order of the model's outputs.
+    support_losses : list of float
+        The loss on the adaptation texts before each inner step.
+    """
+
+    def __init__(
+        self, config: RunConfig, learner: Learner, params: Params, labels: tuple[str, ...], losses: list[float]
+    ) -> None:
+        self.config = config
+        self.learner = learner
+        self.params = params
+        self.labels = labels
+        self.support_losses = losses
+
+    def predict(self, texts: Sequence[str]) -> list[Prediction]:
+        """The label of each text with probabilities. Raises `DataError` on an empty text."""
+        predictions = []
+        for first in range(0, len(texts), PREDICT_BATCH):
+            batch = list(texts[first : first + PREDICT_BATCH])
+            for position, text in enumerate(batch, start=first + 1):
+                if not text.strip():
+                    raise DataError(f"text {position} is empty.")
+            with torch.no_grad():
+                probabilities = self.learner.outputs(self.params, self.learner.encode(batch, None)).softmax(-1)
+            for row in probabilities.tolist():
+                by_label = dict(zip(self.labels, row, strict=True))
+                predictions.append(Prediction(max(by_label, key=by_label.__getitem__), by_label))
+        return predictions
+
+    def save(self, path: str | Path) -> None:
+        """Write a folder that `load_adapted` reads (and PEFT, for the adapter). Raises `ConfigError` if it is taken."""
+        path = Path(path)
+        if path.exists() and not (path / "adapted.json").exists() and (not path.is_dir() or any(path.iterdir())):
+            raise ConfigError(f"{path}: exists and is not an adapted model. Give another folder.")
+        aside = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+        try:
+            shutil.rmtree(aside, ignore_errors=True)
+            aside.mkdir(parents=True)
+            save_family(self.params, ADAPTER, aside / "adapter_model.safetensors")
+            save_family(self.params, HEAD, aside / "head.safetensors")
+            (aside / "adapter_config.json").write_text(
+                json.dumps(self.learner.peft_config(), indent=2, sort_keys=True) + "\n"
+            )
+            about = {
+                "format": FORMAT,
+                "labels": self.labels,
+                "support_losses": self.support_losses,
+                "config": self.config.to_dict(),
+            }
+            (aside / "adapted.json").write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n", "utf-8")
+            replace_folder(aside, path)
+        except OSError as error:
+            raise ResourceError(f"{path}: cannot be written ({error.strerror}).") from None
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+def load_initialization(path: str | Path) -> Initialization:
+    """Load an initialization: its own folder, or that of the run that made it. Raises `DataError`."""
+    path = Path(path)
+    if (path / "init" / "adaptation.json").exists():
+        path = path / "init"
+    return Initialization(read_initialization(path))
+
+
+def load_adapted(path: str | Path) -> AdaptedClassifier:
+    """Load what `AdaptedClassifier.save` (or ``metacl adapt``) wrote. Raises `DataError`."""
+    path = Path(path)
+    about = read_json(path / "adapted.json", "an adapted model (made by: metacl adapt)")
+    config = config_from_dict(about["config"], origin=str(path / "adapted.json"))
+    params = {
+        **load_family(ADAPTER, path / "adapter_model.safetensors"),
+        **load_family(HEAD, path / "head.safetensors"),
+    }
+    return AdaptedClassifier(
+        config, config.learner.build(config.seed), params, tuple(about["labels"]), list(about["support_losses"])
+    )
+
+
+def _check_examples(texts: Sequence[str], labels: Sequence[str]) -> None:
+    if len(texts) != len(labels):
+        raise DataError(f"{len(texts)} texts but {len(labels)} labels; each text needs one.")
+    for position, text in enumerate(texts, start=1):
+        if not text.strip():
+            raise DataError(f"text {position} is empty.")
+    counts = Counter(labels)
+    if len(counts) < 2:
+        raise DataError(f"adapting needs examples of at least two labels, got {len(counts)}: {', '.join(counts) or 'none'}.")
+
+

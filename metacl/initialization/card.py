@@ -1,0 +1,64 @@
+"""The model card that is written beside an initialization: data, protocol, results, licence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+from metacl.config import RunConfig
+
+
+def model_card(config: RunConfig, results: dict[str, Any] | None) -> str:
+    """Markdown with the front matter the hub reads. `results` is results.json's content, or None before evaluation."""
+    learner = config.learner.to_dict()
+    front = {"library_name": "peft", "base_model": learner.get("model"), "tags": ["metacl", "meta-learning", "few-shot"]}
+    return f"""---
+{yaml.safe_dump(front, sort_keys=False).strip()}
+---
+
+# {config.name}: a meta-learned initialization
+
+A PEFT adapter from which a few gradient steps on a handful of examples adapt the base model to classes it has
+never seen. Load it with `peft.PeftModel.from_pretrained(base, folder)`, or adapt with
+`metacl.load_initialization(folder).adapt(texts, labels, steps={config.inner.steps}).predict(texts)`.
+
+## Training
+
+- base model: {learner.get("model")} (frozen)
+- data: {config.data.open().describe()}
+- episodes: {config.episodes.ways}-way {config.episodes.shots}-shot, {config.episodes.queries} queries a class
+- objective: {config.objective.registered_name}; inner loop: {config.inner.steps} steps of
+  {config.inner.optimizer.registered_name}; meta-gradient: {config.estimator.registered_name}
+- {config.outer.steps} outer steps of {config.outer.tasks_per_step} tasks, seed {config.seed}
+
+## Results
+
+{_table(results) if results else "Not evaluated."}
+
+## Licence and limits
+
+The adapter's weights may be used under the licence of the base model and of the training data
+(bundled data sets: CC-BY-4.0 for BANKING77 and HWU64, CC-BY-3.0 for OOS/CLINC150). The figures hold for the
+protocol stated above, and say nothing about other data, languages or class counts.
+"""
+
+
+def _table(results: dict[str, Any]) -> str:
+    protocol = results["protocol"]
+    lines = [
+        f"{protocol['ways']}-way {protocol['shots']}-shot, {protocol['queries']} queries a class, "
+        f"{protocol['episodes']} episodes of the {protocol['split']} classes ({protocol['data']}); "
+        f"intervals: {protocol['interval']}.",
+        "",
+        "| method | inner steps | accuracy | 95 % interval |",
+        "|---|---|---|---|",
+    ]
+    for row in results["rows"]:
+        estimate = row["accuracy"]
+        steps = "–" if row["steps"] is None else row["steps"]
+        lines.append(
+            f"| {row['method']} | {steps} | {100 * estimate['mean']:.2f} % | "
+            f"{100 * estimate['low']:.2f} … {100 * estimate['high']:.2f} |"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,130 @@
+"""The folder an initialization is stored in: a plain PEFT adapter plus what is needed to adapt from it.
+
+``adapter_model.safetensors`` + ``adapter_config.json`` load with `peft.PeftModel.from_pretrained` where metacl
+is not installed. ``adaptation.json`` says how to adapt: the run's config and the learned step sizes.
+``head.safetensors`` is there if the objective learned a head.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+import metacl
+from metacl.config import RunConfig, config_from_dict
+from metacl.errors import ConfigError, DataError, ResourceError, TrainingError
+from metacl.learners.adapter import FAMILY as ADAPTER
+from metacl.learners.base import Learner, Params
+
+HEAD = "head."
+STEP_SIZE = "step_size."
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class StoredInitialization:
+    """What the folder holds: the config it was trained with, and every meta-parameter."""
+
+    config: RunConfig
+    meta: Params
+    trained_steps: int
+
+
+def write_initialization(
+    path: Path, config: RunConfig, learner: Learner, meta: Params, trained_steps: int, card: str
+) -> None:
+    """Write the folder whole or not at all; an existing initialization there is replaced.
+
+    Raises `TrainingError` if a tensor is empty or not finite, `ConfigError` if `path` holds something else.
+    """
+    for name, tensor in meta.items():
+        if tensor.numel() == 0:
+            raise TrainingError(f"{name} is empty (shape {tuple(tensor.shape)}); an initialization without it is useless.")
+        if not bool(torch.isfinite(tensor).all()):
+            raise TrainingError(f"{name} is not finite; refusing to export it.")
+    if path.exists() and not (path / "adaptation.json").exists() and (not path.is_dir() or any(path.iterdir())):
+        raise ConfigError(f"{path}: exists and is not an initialization. Give another folder.")
+    aside = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    try:
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        save_family(meta, ADAPTER, aside / "adapter_model.safetensors")
+        (aside / "adapter_config.json").write_text(json.dumps(learner.peft_config(), indent=2, sort_keys=True) + "\n")
+        save_family(meta, HEAD, aside / "head.safetensors")
+        adaptation = {
+            "format": FORMAT,
+            "metacl": metacl.__version__,
+            "trained_steps": trained_steps,
+            "step_sizes": {n.removeprefix(STEP_SIZE): t.tolist() for n, t in meta.items() if n.startswith(STEP_SIZE)},
+            "config": config.to_dict(),
+        }
+        (aside / "adaptation.json").write_text(json.dumps(adaptation, indent=2) + "\n")
+        (aside / "README.md").write_text(card, encoding="utf-8")
+        replace_folder(aside, path)
+    except OSError as error:
+        raise ResourceError(f"{path}: cannot be written ({error.strerror}).") from None
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def read_initialization(path: Path) -> StoredInitialization:
+    """Read an initialization's folder. Raises `DataError` saying what is missing or damaged."""
+    adaptation = read_json(path / "adaptation.json", "an initialization made by metacl")
+    if adaptation.get("format") != FORMAT:
+        raise DataError(f"{path}: written in format {adaptation.get('format')}, this metacl reads {FORMAT}.")
+    config = config_from_dict(adaptation["config"], origin=str(path / "adaptation.json"))
+    meta = load_family(ADAPTER, path / "adapter_model.safetensors")
+    if (path / "head.safetensors").exists():
+        meta.update(load_family(HEAD, path / "head.safetensors"))
+    meta.update({STEP_SIZE + name: torch.tensor(value) for name, value in adaptation["step_sizes"].items()})
+    return StoredInitialization(config, {name: meta[name] for name in sorted(meta)}, int(adaptation["trained_steps"]))
+
+
+def save_family(params: Params, family: str, path: Path) -> None:
+    """Store the tensors of one family under their names without the family; no file if there are none."""
+    tensors: dict[str, Tensor] = {
+        name.removeprefix(family): tensor.detach().to("cpu").contiguous()
+        for name, tensor in params.items()
+        if name.startswith(family)
+    }
+    if tensors:
+        save_file(tensors, path, metadata={"format": "pt"})
+
+
+def load_family(family: str, path: Path) -> Params:
+    """The tensors of a file under their full names. Raises `DataError`."""
+    try:
+        return {family + name: tensor for name, tensor in load_file(path).items()}
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"{path}: missing or damaged ({error}).") from None
+
+
+def read_json(path: Path, what: str) -> dict[str, Any]:
+    """A JSON object. Raises `DataError` if the file is not there or not `what`."""
+    if not path.exists():
+        raise DataError(f"{path.parent}: not {what} ({path.name} is not there).")
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path}: damaged ({error}).") from None
+    if not isinstance(value, dict):
+        raise DataError(f"{path}: damaged (expected a JSON object).")
+    return value
+
+
+def replace_folder(aside: Path, path: Path) -> None:
+    """Put the finished folder `aside` in the place of `path`; the old one is gone only when the new one is there."""
+    old = path.with_name(f".{path.name}.old-{os.getpid()}")
+    if path.exists():
+        path.rename(old)
+    aside.rename(path)
+    shutil.rmtree(old, ignore_errors=True)

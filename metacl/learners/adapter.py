@@ -1,0 +1,89 @@
+"""Attaching a PEFT adapter to a frozen model, and the names its tensors are known by.
+
+PEFT stores ``…lora_A.weight`` and holds ``…lora_A.default.weight``; we use the stored names, with the family
+prefix ``adapter.``, so that an exported initialization is what `peft` writes itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from pydantic import PositiveFloat, PositiveInt
+from torch import nn
+
+from metacl.errors import ConfigError
+from metacl.learners.base import Params
+from metacl.learners.frozen_prefix import transformer_layers
+from metacl.registry import Component
+
+FAMILY = "adapter."
+
+
+class AdapterConfig(Component):
+    """Which low-rank adapter is attached, and where (Hu et al. 2021, "LoRA", eq. 3).
+
+    rank : r of the two factors. alpha : the update is scaled by alpha / rank.
+    targets : names of the linear modules to adapt. layers : "all", or the top `last` layers.
+    """
+
+    kind: Literal["lora"] = "lora"
+    rank: PositiveInt = 8
+    alpha: PositiveFloat = 16.0
+    targets: tuple[str, ...] = ("query", "value")
+    last_layers: PositiveInt | None = None
+
+    def attach(self, model: nn.Module, seed: int) -> AdaptedModel:
+        """Freeze `model` and attach the adapter; its random factors depend on `seed` alone."""
+        model.requires_grad_(False)
+        _, layers = transformer_layers(model)
+        depth = len(layers) if layers is not None else 0
+        if self.last_layers is not None and self.last_layers > depth:
+            raise ConfigError(
+                f"learner.adapter.last_layers: {self.last_layers} asked for, but the model has {depth} layers."
+            )
+        chosen = None if self.last_layers is None else list(range(depth - self.last_layers, depth))
+        lora = LoraConfig(
+            r=self.rank, lora_alpha=self.alpha, target_modules=list(self.targets), layers_to_transform=chosen
+        )
+        try:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                peft_model = get_peft_model(model, lora)
+        except ValueError as error:
+            linears = sorted({name.rsplit(".", 1)[-1] for name, m in model.named_modules() if isinstance(m, nn.Linear)})
+            raise ConfigError(
+                f"learner.adapter.targets: {', '.join(self.targets)} cannot be adapted in this model "
+                f"({str(error).splitlines()[0]}). Its linear modules: {', '.join(linears)}."
+            ) from None
+        return AdaptedModel(peft_model)
+
+
+class AdaptedModel:
+    """A PEFT model and the map between our names and its parameters."""
+
+    def __init__(self, model: PeftModel) -> None:
+        self.model = model
+        stored = get_peft_model_state_dict(model)
+        held = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+        self.module_names: Mapping[str, str] = {FAMILY + name.replace(".default.", "."): name for name in sorted(held)}
+        if set(self.module_names) != {FAMILY + name for name in stored}:
+            raise ConfigError("learner.adapter: PEFT stores other tensors of this adapter than it trains; not supported.")
+
+    def initial(self) -> Params:
+        """The adapter's tensors as attached, by our names in sorted order."""
+        held = dict(self.model.named_parameters())
+        return {name: held[self.module_names[name]].detach().cpu().clone() for name in sorted(self.module_names)}
+
+    def bind(self, params: Params) -> Params:
+        """Our named tensors under the names the module knows, for `torch.func.functional_call`."""
+        return {module_name: params[name] for name, module_name in self.module_names.items()}
+
+    def peft_config(self, base_model: str) -> dict[str, Any]:
+        """adapter_config.json for inference, with `base_model` as the model it belongs to."""
+        config = self.model.peft_config["default"].to_dict()
+        plain = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
+        plain.update(base_model_name_or_path=base_model, inference_mode=True)
+        return {key: getattr(value, "value", value) for key, value in plain.items()}

@@ -1,0 +1,134 @@
+"""A learner: a model as a pure function of its adaptable parameters.
+
+Nothing here updates a parameter. The inner loop hands in a dict of tensors and gets features, outputs or a
+loss that are differentiable in them; the frozen base never changes and never enters the dict.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from metacl.registry import Component, Registry
+from metacl.tasks.episode import Episode
+
+Params = dict[str, Tensor]
+"""Named tensors. Names are dotted and start with their family: ``adapter.``, ``head.``, ``step_size.``."""
+
+
+@dataclass
+class Batch:
+    """B examples ready for the model.
+
+    inputs : what the model's forward takes (token ids, attention mask), each (B, L).
+    prefix : activations (B, L, D) at the first adapted layer, or None where nothing lies below it.
+    targets : (B,) class positions, or None when the labels are not known.
+    """
+
+    inputs: dict[str, Tensor]
+    prefix: Tensor | None
+    targets: Tensor | None
+
+
+@dataclass
+class Task:
+    """An episode as the model sees it."""
+
+    ways: int
+    support: Batch
+    query: Batch
+
+
+class Learner(ABC):
+    """A pretrained model whose adaptable parameters are passed in, never held.
+
+    Attributes
+    ----------
+    initial : Params
+        The adaptable parameters as the pretrained model starts with them (leaf tensors without gradient).
+    width : int
+        D, the size of a feature vector.
+    device : torch.device
+        Where the model lies and batches are put.
+    base_parameters : int
+        Numbers held by the frozen model.
+    """
+
+    initial: Params
+    width: int
+    device: torch.device
+    base_parameters: int
+
+    @abstractmethod
+    def encode(self, texts: Sequence[str], labels: Sequence[int] | None) -> Batch:
+        """Turn B texts into a batch, the frozen part of the model already computed."""
+
+    @abstractmethod
+    def features(self, params: Params, batch: Batch) -> Tensor:
+        """Feature vectors, (B, D)."""
+
+    @abstractmethod
+    def outputs(self, params: Params, batch: Batch) -> Tensor:
+        """Class scores before the softmax, (B, N)."""
+
+    @abstractmethod
+    def loss(self, params: Params, batch: Batch) -> Tensor:
+        """Mean loss over the batch, a scalar."""
+
+    @abstractmethod
+    def peft_config(self) -> dict[str, Any]:
+        """What `peft` wants in adapter_config.json to load the adapter."""
+
+    def prepare(self, episode: Episode) -> Task:
+        """Encode an episode's support and query."""
+        return Task(
+            ways=len(episode.class_names),
+            support=self.encode(episode.support_texts, episode.support_labels),
+            query=self.encode(episode.query_texts, episode.query_labels),
+        )
+
+
+CPU = torch.device("cpu")
+
+EngineWrapper = Callable[[nn.Module, list[nn.Parameter]], nn.Module]
+"""Puts a model (and the list of its adaptable parameters) under an engine and returns the module to call."""
+
+
+class LearnerConfig(Component):
+    """How a learner is made, as a config names it."""
+
+    def build(self, seed: int, device: torch.device = CPU, engine: EngineWrapper | None = None) -> Learner:
+        """Load the model and attach what adapts. `seed` fixes every random initial value."""
+        raise NotImplementedError  # pragma: no cover - an interface
+
+    @property
+    def double_backward(self) -> bool:
+        """Whether every operation on the way has a second derivative (fused attention does not)."""
+        raise NotImplementedError  # pragma: no cover - an interface
+
+    def source(self) -> str:
+        """Where the pretrained weights come from, in words."""
+        raise NotImplementedError  # pragma: no cover - an interface
+
+
+LEARNERS: Registry[LearnerConfig] = Registry("learner", "learner")
+
+
+def parameter_count(params: Params) -> int:
+    """Numbers held by all tensors together."""
+    return sum(tensor.numel() for tensor in params.values())
+
+
+def as_leaves(params: Params) -> Params:
+    """The same values as new leaf tensors that require gradients."""
+    return {name: tensor.detach().clone().requires_grad_(True) for name, tensor in params.items()}
+
+
+def use_threads(threads: int) -> None:
+    """Fix the threads of one rank. The order of floating-point sums, and so the last bits, depend on it."""
+    torch.set_num_threads(threads)

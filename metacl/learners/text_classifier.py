@@ -1,0 +1,118 @@
+"""A pretrained text encoder with a linear head that is passed in: N-way classification for any N.
+
+The head is not the learner's: an objective starts it (from zeros, meta-learned, or from the class means)
+and the inner loop adapts it like any other parameter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import PositiveFloat, PositiveInt
+from torch import Tensor
+from torch.func import functional_call
+from transformers import AutoConfig, AutoModel, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from metacl.errors import ConfigError
+from metacl.learners.adapter import AdaptedModel, AdapterConfig
+from metacl.learners.base import CPU, LEARNERS, Batch, EngineWrapper, Learner, LearnerConfig, Params
+from metacl.learners.frozen_prefix import FrozenPrefix
+from metacl.learners.pretrained import find_pretrained
+
+
+@LEARNERS.register("text_classifier")
+class TextClassifierConfig(LearnerConfig):
+    """A Hugging Face encoder, pooled to one vector a text, with an N-way linear head.
+
+    model : hub id or folder. max_length : tokens kept of a text.
+    pooling : how token vectors become one. normalize : scale features to unit length.
+    logit_scale : the constant that head outputs are multiplied by (an inverse temperature).
+    attention : "eager" has the double backward that exact estimators need; "sdpa" does not.
+    """
+
+    model: str = "sentence-transformers/all-MiniLM-L6-v2"
+    max_length: PositiveInt = 32
+    pooling: Literal["mean", "cls"] = "mean"
+    normalize: bool = True
+    logit_scale: PositiveFloat = 10.0
+    attention: Literal["eager", "sdpa"] = "eager"
+    adapter: AdapterConfig = AdapterConfig()
+
+    def build(self, seed: int, device: torch.device = CPU, engine: EngineWrapper | None = None) -> TextClassifier:
+        """Load the encoder and its tokenizer, freeze it, attach the adapter."""
+        return TextClassifier(self, seed, device, engine)
+
+    @property
+    def double_backward(self) -> bool:
+        """Eager attention has it."""
+        return self.attention == "eager"
+
+    def source(self) -> str:
+        """Where the weights are taken from."""
+        return f"{self.model} from {find_pretrained(self.model).origin}"
+
+
+class TextClassifier(Learner):
+    """See `TextClassifierConfig`."""
+
+    def __init__(
+        self, config: TextClassifierConfig, seed: int, device: torch.device, engine: EngineWrapper | None
+    ) -> None:
+        self.config = config
+        self.device = device
+        folder = find_pretrained(config.model).folder
+        limit = getattr(AutoConfig.from_pretrained(folder), "max_position_embeddings", None)
+        if limit is not None and config.max_length > limit:
+            raise ConfigError(f"learner.max_length: {config.max_length} tokens, but {config.model} has {limit} positions.")
+        self.tokenizer = AutoTokenizer.from_pretrained(folder)
+        transformers_logging.disable_progress_bar()
+        encoder = AutoModel.from_pretrained(folder, attn_implementation=config.attention, dtype=torch.float32).eval()
+        self.base_parameters = sum(parameter.numel() for parameter in encoder.parameters())
+        self.adapted: AdaptedModel = config.adapter.attach(encoder, seed)
+        self.initial = self.adapted.initial()
+        self.width = encoder.config.hidden_size
+        self.adapted.model.to(device)
+        held = dict(self.adapted.model.named_parameters())
+        self._module = self.adapted.model
+        if engine is not None:
+            self._module = engine(self.adapted.model, [held[n] for n in self.adapted.module_names.values()])
+        self._prefix = FrozenPrefix(self._module, self.adapted.module_names.values())
+
+    def peft_config(self) -> dict[str, Any]:
+        """The adapter's config, naming the model as this config does."""
+        return self.adapted.peft_config(self.config.model)
+
+    def encode(self, texts: Sequence[str], labels: Sequence[int] | None) -> Batch:
+        """Tokenize B texts (cut at `max_length`, padded to the longest) and run the frozen layers once."""
+        tokens = self.tokenizer(
+            list(texts), truncation=True, max_length=self.config.max_length, padding=True, return_tensors="pt"
+        )
+        inputs = {name: tokens[name].to(self.device) for name in ("input_ids", "attention_mask")}
+        targets = None if labels is None else torch.tensor(labels, device=self.device)
+        return Batch(inputs, self._prefix.compute(self._module, inputs), targets)
+
+    def features(self, params: Params, batch: Batch) -> Tensor:
+        """Pooled (and normalized) encoder outputs, (B, D)."""
+        with self._prefix.reuse(batch.prefix):
+            hidden = functional_call(self._module, self.adapted.bind(params), (), batch.inputs).last_hidden_state
+        if self.config.pooling == "cls":
+            pooled = hidden[:, 0]
+        else:
+            mask = batch.inputs["attention_mask"].unsqueeze(-1).to(hidden.dtype)
+            pooled = (hidden * mask).sum(1) / mask.sum(1)
+        return F.normalize(pooled, dim=-1) if self.config.normalize else pooled
+
+    def outputs(self, params: Params, batch: Batch) -> Tensor:
+        """logit_scale · (features · Wᵀ + b), (B, N), with W = head.weight (N, D) and b = head.bias (N,)."""
+        return self.config.logit_scale * F.linear(
+            self.features(params, batch), params["head.weight"], params["head.bias"]
+        )
+
+    def loss(self, params: Params, batch: Batch) -> Tensor:
+        """Mean cross-entropy."""
+        assert batch.targets is not None, "a loss needs targets"
+        return F.cross_entropy(self.outputs(params, batch), batch.targets)

@@ -1,0 +1,20 @@
+"""Estimators of the meta-gradient, one a file. Importing this registers them."""
+
+from metacl.metagradients.base import (
+    ESTIMATORS,
+    InnerLoopDiverged,
+    InnerProblem,
+    MetaGradient,
+    MetaGradientResult,
+    adapt,
+    plain_gradient,
+    trajectory,
+)
+from metacl.metagradients.first_order import FirstOrder
+from metacl.metagradients.reverse import Reverse
+from metacl.metagradients.unrolled import Unrolled
+
+__all__ = [
+    "ESTIMATORS", "FirstOrder", "InnerLoopDiverged", "InnerProblem", "MetaGradient", "MetaGradientResult", "Reverse",
+    "Unrolled", "adapt", "plain_gradient", "trajectory",
+]

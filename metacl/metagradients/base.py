@@ -1,0 +1,135 @@
+"""The meta-gradient problem of one task, and what an estimator of its gradient promises.
+
+For meta-parameters φ (what is learned, step sizes η included) and one task:
+θ_0 = start(φ), θ_{k+1} = step(θ_k, s_k, ∇L_S(θ_k); η), and the wanted gradient is g = d L_Q(θ_K) / dφ.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from metacl.adaptation import InnerLoop, State
+from metacl.learners.base import Params
+from metacl.registry import Component, Registry
+
+
+@dataclass
+class InnerProblem:
+    """One task, as functions of tensors alone; nothing in it knows about models or text.
+
+    Attributes
+    ----------
+    meta : Params
+        φ, leaf tensors that require gradients.
+    start : φ -> θ_0
+        Differentiable in φ.
+    support_loss : (θ, φ, k) -> scalar
+        What step k descends.
+    query_loss : (θ, φ) -> scalar
+        What is asked of the adapted parameters.
+    loop : InnerLoop
+        Steps, optimizer, step sizes.
+    """
+
+    meta: Params
+    start: Callable[[Params], Params]
+    support_loss: Callable[[Params, Params, int], Tensor]
+    query_loss: Callable[[Params, Params], Tensor]
+    loop: InnerLoop
+
+
+@dataclass
+class MetaGradientResult:
+    """g for every meta-parameter (zeros where the query loss does not depend on it), and the losses on the way."""
+
+    gradient: Params
+    query_loss: float
+    support_losses: list[float] = field(default_factory=list)
+
+
+class InnerLoopDiverged(Exception):
+    """A support loss stopped being finite. Carries the losses up to and with the bad one."""
+
+    def __init__(self, losses: list[float]) -> None:
+        super().__init__(f"the support loss is {losses[-1]} at inner step {len(losses) - 1}; losses so far: {losses}")
+        self.losses = losses
+
+
+class MetaGradient(Component):
+    """A way to compute or approximate g. Stateless; one object serves every task.
+
+    Class attributes declare what it is, so that a config asking for the impossible is refused before training.
+    """
+
+    order: ClassVar[int]
+    exact: ClassVar[bool]
+    needs_double_backward: ClassVar[bool]
+
+    def estimate(self, problem: InnerProblem) -> MetaGradientResult:
+        """Compute g for one task. Raises `InnerLoopDiverged`."""
+        raise NotImplementedError  # pragma: no cover - an interface
+
+
+ESTIMATORS: Registry[MetaGradient] = Registry("meta-gradient estimator", "estimator")
+
+InnerGradient = Callable[[Params, Params, int], tuple[Tensor, Params]]
+"""(θ, φ, k) -> support loss (detached) and its gradient in θ."""
+
+
+@dataclass
+class InnerState:
+    """Where an inner loop stands: θ_k and the support losses of steps 0 … k−1."""
+
+    theta: Params
+    losses: list[float]
+
+
+def trajectory(problem: InnerProblem, gradient: InnerGradient, theta: Params) -> Iterator[InnerState]:
+    """θ_0 = `theta`, θ_1, … θ_K, one at a time. Whether the walk is differentiable depends on `gradient` alone.
+
+    Raises `InnerLoopDiverged` on the first support loss that is not finite.
+    """
+    state: State = {}
+    losses: list[float] = []
+    names = list(theta)
+    yield InnerState(theta, losses)
+    for step in range(problem.loop.steps):
+        loss, grads = gradient(theta, problem.meta, step)
+        losses.append(float(loss))
+        if not math.isfinite(losses[-1]):
+            raise InnerLoopDiverged(losses)
+        rates = problem.loop.rates(problem.meta, names, step)
+        theta, state = problem.loop.optimizer.update(theta, grads, state, rates, step)
+        yield InnerState(theta, losses)
+
+
+def adapt(problem: InnerProblem, gradient: InnerGradient, theta: Params) -> InnerState:
+    """The end of the trajectory."""
+    *_, last = trajectory(problem, gradient, theta)
+    return last
+
+
+def plain_gradient(problem: InnerProblem) -> InnerGradient:
+    """The support gradient as a constant: no graph is kept, derivatives stop here."""
+
+    def gradient(theta: Params, meta: Params, step: int) -> tuple[Tensor, Params]:
+        with torch.enable_grad():
+            leaves = {name: tensor.detach().requires_grad_(True) for name, tensor in theta.items()}
+            fixed = {name: tensor.detach() for name, tensor in meta.items()}
+            loss = problem.support_loss(leaves, fixed, step)
+            grads = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True, materialize_grads=True)
+        return loss.detach(), dict(zip(leaves, grads, strict=True))
+
+    return gradient
+
+
+def gradient_of(loss: Tensor, meta: Params) -> Params:
+    """d loss / d meta with zeros where there is no dependence."""
+    grads = torch.autograd.grad(loss, list(meta.values()), allow_unused=True, materialize_grads=True)
+    return dict(zip(meta, grads, strict=True))

@@ -1,0 +1,33 @@
+"""First-order MAML: the inner gradients are taken as constants (Finn et al. 2017, sec. 5.2; Nichol et al. 2018).
+
+d θ_K / d θ_0 is the identity; the step sizes and a differentiable start still get their (first-order) gradient.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from metacl.metagradients.base import (
+    ESTIMATORS,
+    InnerProblem,
+    MetaGradient,
+    MetaGradientResult,
+    adapt,
+    gradient_of,
+    plain_gradient,
+)
+
+
+@ESTIMATORS.register("first_order")
+class FirstOrder(MetaGradient):
+    """First order (FOMAML); biased, cheap, needs no double backward."""
+
+    order: ClassVar[int] = 1
+    exact: ClassVar[bool] = False
+    needs_double_backward: ClassVar[bool] = False
+
+    def estimate(self, problem: InnerProblem) -> MetaGradientResult:
+        """See `MetaGradient.estimate`."""
+        end = adapt(problem, plain_gradient(problem), problem.start(problem.meta))
+        query_loss = problem.query_loss(end.theta, problem.meta)
+        return MetaGradientResult(gradient_of(query_loss, problem.meta), float(query_loss.detach()), end.losses)

@@ -1,0 +1,68 @@
+"""A meta-objective: what is learned, what of it adapts, where a task starts, and what is asked afterwards."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from metacl.adaptation import InnerLoop
+from metacl.learners.base import Learner, Params, Task
+from metacl.metagradients import InnerProblem
+from metacl.registry import Component, Registry
+
+
+class MetaObjective(Component):
+    """Base of all meta-objectives; a new one overrides what differs. The defaults are MAML's.
+
+    Losses get `params`: all parameters the learner needs, the adapted θ over the merely learned φ.
+    """
+
+    def learned(self, learner: Learner, ways: int) -> Params:
+        """Initial values of what is learned, step sizes excepted. Default: the learner's adaptable parameters."""
+        return dict(learner.initial)
+
+    def adaptable(self, name: str) -> bool:
+        """Whether the inner loop adapts the learned tensor `name`. Default: all."""
+        return True
+
+    def start(self, learner: Learner, meta: Params, task: Task) -> Params:
+        """θ_0, differentiable in `meta`. Default: the adaptable learned tensors as they are."""
+        return {name: meta[name] for name in self.learned_names(meta) if self.adaptable(name)}
+
+    def inner_names(self, learned: Params) -> list[str]:
+        """Names of all tensors of θ, known before any task is seen. Default: the adaptable learned ones."""
+        return [name for name in learned if self.adaptable(name)]
+
+    def support_loss(self, learner: Learner, params: Params, task: Task, step: int) -> Tensor:
+        """What inner step `step` descends. Default: the learner's loss on the support."""
+        return learner.loss(params, task.support)
+
+    def query_loss(self, learner: Learner, params: Params, task: Task) -> Tensor:
+        """What is asked of the adapted parameters. Default: the learner's loss on the query."""
+        return learner.loss(params, task.query)
+
+    @staticmethod
+    def learned_names(meta: Params) -> list[str]:
+        """The names in `meta` that are not step sizes."""
+        return [name for name in meta if not name.startswith("step_size.")]
+
+    def meta_parameters(self, learner: Learner, loop: InnerLoop, ways: int) -> Params:
+        """Initial values of everything the outer loop trains: what is learned, and the learned step sizes."""
+        learned = self.learned(learner, ways)
+        return {**learned, **loop.step_size.initial(self.inner_names(learned), loop.steps)}
+
+    def problem(self, learner: Learner, meta: Params, task: Task, loop: InnerLoop) -> InnerProblem:
+        """One task as the estimator sees it."""
+
+        def all_params(theta: Params, phi: Params) -> Params:
+            return {**{name: phi[name] for name in self.learned_names(phi)}, **theta}
+
+        return InnerProblem(
+            meta=meta,
+            start=lambda phi: self.start(learner, phi, task),
+            support_loss=lambda theta, phi, k: self.support_loss(learner, all_params(theta, phi), task, k),
+            query_loss=lambda theta, phi: self.query_loss(learner, all_params(theta, phi), task),
+            loop=loop,
+        )
+
+
+OBJECTIVES: Registry[MetaObjective] = Registry("meta-objective", "objective")
