@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import metacl
 from metacl.config import Evaluation, RunConfig, config_to_yaml
@@ -25,7 +25,7 @@ from metacl.coordination.run_folder import RunFolder, write_text
 from metacl.errors import ConfigError, RunInterrupted
 from metacl.evaluation import as_dict, default_methods
 from metacl.evaluation import evaluate as run_evaluation
-from metacl.initialization import StoredInitialization, write_initialization
+from metacl.initialization import StoredInitialization, read_initialization, write_initialization
 from metacl.initialization.card import model_card
 from metacl.learners.base import Learner, Params, parameter_count, use_threads
 from metacl.reporting import QuietProgress, write_report
@@ -33,14 +33,14 @@ from metacl.reporting import QuietProgress, write_report
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a finished run left: its folder, the initialization in it, and results.json's content (None: no evaluation)."""
+    """What a finished run left: its folder, the initialization in it, results.json's content (None: not evaluated)."""
 
     folder: Path
     initialization: Path
     results: dict[str, Any] | None
 
 
-class EvaluationProgress(Progress):
+class EvaluationProgress(Progress, Protocol):
     """A `Progress` that also follows an evaluation."""
 
     def evaluation_progress(self, done: int, of: int) -> None:
@@ -66,17 +66,16 @@ def train(config: RunConfig, progress: EvaluationProgress | None = None, resume:
         See `metacl.errors`; its `exit_code` says whose turn it is.
     """
     progress = progress or QuietProgress()
-    check_data(config)
     folder = RunFolder(config.folder)
-    folder.claim(config, resume=resume != "never")
+    folder.check(config, resume=resume != "never")
+    check_data(config)
     learner, initial = starting_point(config)
     with StopSignals() as signals, running_executor(config, progress.note) as executor:
+        folder.claim(config)
         started = time.perf_counter()
         meta = coordinator.train(config, initial, executor, progress, signals, resume)
         training_seconds = time.perf_counter() - started
-        write_initialization(
-            folder.initialization, config, learner, meta, config.outer.steps, model_card(config, None)
-        )
+        write_initialization(folder.initialization, config, learner, meta, config.outer.steps, model_card(config, None))
         if config.evaluation is None:
             return RunResult(folder.path, folder.initialization, None)
         try:
@@ -94,9 +93,7 @@ def train(config: RunConfig, progress: EvaluationProgress | None = None, resume:
         learned_parameters=parameter_count(meta),
     )
     write_text(folder.results, json.dumps(results, indent=2) + "\n")
-    write_initialization(
-        folder.initialization, config, learner, meta, config.outer.steps, model_card(config, results)
-    )
+    write_initialization(folder.initialization, config, learner, meta, config.outer.steps, model_card(config, results))
     write_report(folder.report, results, read_metrics(folder), config_to_yaml(config))
     return RunResult(folder.path, folder.initialization, results)
 
@@ -128,6 +125,19 @@ def evaluate(
                 return _measure(config, config.evaluation, executor, stored.meta, progress)
         except StopRequested:
             raise RunInterrupted("the evaluation was stopped; nothing was written.") from None
+
+
+def export_initialization(run: Path, folder: Path) -> tuple[int, int]:
+    """Copy a run's initialization to `folder`. Returns its tensors and the numbers in them.
+
+    Raises `DataError` if the run has none, `TrainingError` if a tensor is empty or not finite.
+    """
+    source = run / "init" if (run / "init" / "adaptation.json").exists() else run
+    stored = read_initialization(source)
+    learner = stored.config.learner.build(stored.config.seed)
+    card = (source / "README.md").read_text("utf-8")
+    write_initialization(folder, stored.config, learner, stored.meta, stored.trained_steps, card)
+    return len(stored.meta), parameter_count(stored.meta)
 
 
 def check_data(config: RunConfig, training: bool = True) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError, model_validator
 
 from metacl.adaptation import InnerLoop
 from metacl.aggregation import AGGREGATORS, Aggregator
@@ -19,23 +19,8 @@ from metacl.errors import ConfigError
 from metacl.learners import LEARNERS, LearnerConfig
 from metacl.metagradients import ESTIMATORS, MetaGradient
 from metacl.objectives import OBJECTIVES, MetaObjective
-from metacl.registry import Component, Registry, explain, nearest
+from metacl.registry import Component, chosen_from, explain, nearest
 from metacl.tasks import TASK_SOURCES, EpisodeShape, TaskSource
-
-
-def _chosen_from(registry: Registry[Any]) -> BeforeValidator:
-    """Let a field be given as ``name`` or ``{name: …, option: …}``."""
-
-    def build(value: Any) -> Any:
-        if isinstance(value, str):
-            value = {"name": value}
-        if isinstance(value, dict):
-            if "name" not in value:
-                raise ConfigError(f"{registry.key}.name: missing. Known: {', '.join(registry.names())}.")
-            return registry.build(value)
-        return value
-
-    return BeforeValidator(build)
 
 
 class OuterLoop(Component):
@@ -55,7 +40,7 @@ class OuterLoop(Component):
     schedule: Literal["constant", "cosine"] = "constant"
     warmup_steps: NonNegativeInt = 0
     clip_norm: PositiveFloat | None = None
-    aggregator: Annotated[Aggregator, _chosen_from(AGGREGATORS)] = AGGREGATORS.build({"name": "mean"})
+    aggregator: Annotated[Aggregator, chosen_from(AGGREGATORS)] = AGGREGATORS.build({"name": "mean"})
 
 
 class Workers(Component):
@@ -112,12 +97,12 @@ class RunConfig(Component):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     output: Path | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    learner: Annotated[LearnerConfig, _chosen_from(LEARNERS)]
-    data: Annotated[TaskSource, _chosen_from(TASK_SOURCES)]
+    learner: Annotated[LearnerConfig, chosen_from(LEARNERS)]
+    data: Annotated[TaskSource, chosen_from(TASK_SOURCES)]
     episodes: EpisodeShape = EpisodeShape()
-    objective: Annotated[MetaObjective, _chosen_from(OBJECTIVES)] = OBJECTIVES.build({"name": "proto_maml"})
+    objective: Annotated[MetaObjective, chosen_from(OBJECTIVES)] = OBJECTIVES.build({"name": "proto_maml"})
     inner: InnerLoop = InnerLoop()
-    estimator: Annotated[MetaGradient, _chosen_from(ESTIMATORS)] = ESTIMATORS.build({"name": "reverse"})
+    estimator: Annotated[MetaGradient, chosen_from(ESTIMATORS)] = ESTIMATORS.build({"name": "reverse"})
     outer: OuterLoop = OuterLoop()
     workers: Workers = Workers()
     checkpoints: Checkpoints = Checkpoints()
@@ -183,7 +168,9 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     if not separator or not all(parts):
         raise ConfigError(f"override {override!r}: expected key=value, for example outer.steps=20.")
     if parts[0] not in RunConfig.model_fields:
-        raise ConfigError(f"override {override!r}: unknown key {parts[0]!r}. {nearest(parts[0], RunConfig.model_fields)}")
+        raise ConfigError(
+            f"override {override!r}: unknown key {parts[0]!r}. {nearest(parts[0], RunConfig.model_fields)}"
+        )
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from metacl.errors import ConfigError
 
@@ -85,6 +85,21 @@ class Registry(Generic[C]):
     def summary(self, name: str) -> str:
         """The first line of the component's docstring."""
         return (inspect.getdoc(self.get(name)) or "").split("\n", 1)[0]
+
+
+def chosen_from(registry: Registry[Any]) -> BeforeValidator:
+    """Let a field of a component's type be given as ``name`` or ``{name: …, option: …}``."""
+
+    def build(value: Any) -> Any:
+        if isinstance(value, str):
+            value = {"name": value}
+        if not isinstance(value, dict):
+            return value
+        if "name" not in value:
+            raise ConfigError(f"{registry.key}.name: missing. Known: {', '.join(registry.names())}.")
+        return registry.build(value)
+
+    return BeforeValidator(build)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

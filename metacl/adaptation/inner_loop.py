@@ -6,15 +6,15 @@ Learned step sizes are ordinary meta-parameters under ``step_size.``: one for al
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Literal
 
 import torch
-from pydantic import NonNegativeInt, PositiveFloat, field_validator
+from pydantic import NonNegativeInt, PositiveFloat
 from torch import Tensor
 
 from metacl.adaptation.optimizers import INNER_OPTIMIZERS, InnerOptimizer
 from metacl.learners.base import Params
-from metacl.registry import Component
+from metacl.registry import Component, chosen_from
 
 FAMILY = "step_size."
 
@@ -60,13 +60,8 @@ class InnerLoop(Component):
     """K steps of an inner optimizer on the support loss."""
 
     steps: NonNegativeInt = 5
-    optimizer: InnerOptimizer = INNER_OPTIMIZERS.build({"name": "sgd"})
+    optimizer: Annotated[InnerOptimizer, chosen_from(INNER_OPTIMIZERS)] = INNER_OPTIMIZERS.build({"name": "sgd"})
     step_size: StepSizes = StepSizes()
-
-    @field_validator("optimizer", mode="before")
-    @classmethod
-    def _by_name(cls, value: Any) -> Any:
-        return INNER_OPTIMIZERS.build(value) if isinstance(value, dict) else value
 
     def rates(self, meta: Params, names: list[str], step: int) -> Params:
         """Step size per tensor name at step `step`."""

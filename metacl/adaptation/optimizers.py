@@ -24,9 +24,7 @@ Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
 class InnerOptimizer(Component):
     """One update rule of the inner loop."""
 
-    def update(
-        self, params: Params, grads: Params, state: State, rates: Params, step: int
-    ) -> tuple[Params, State]:
+    def update(self, params: Params, grads: Params, state: State, rates: Params, step: int) -> tuple[Params, State]:
         """θ_{k+1}, s_{k+1} from θ_k, ∇L(θ_k), s_k.
 
         Parameters
@@ -91,9 +89,7 @@ class Adam(InnerOptimizer):
         m = {n: first * m_old[n] + (1 - first) * g for n, g in grads.items()}
         v = {n: second * v_old[n] + (1 - second) * g * g for n, g in grads.items()}
         m_scale, v_scale = 1 / (1 - first ** (step + 1)), 1 / (1 - second ** (step + 1))
-        moved = {
-            n: params[n] - rates[n] * (m[n] * m_scale) / (_sqrt(v[n] * v_scale) + self.eps) for n in params
-        }
+        moved = {n: params[n] - rates[n] * (m[n] * m_scale) / (_sqrt(v[n] * v_scale) + self.eps) for n in params}
         return moved, {"first": m, "second": v}
 
 

@@ -35,7 +35,10 @@ class Checkpoint:
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
-    """Write ``folder/step-N`` atomically, then remove all but the newest `keep`. Raises `ResourceError` on a full disk."""
+    """Write ``folder/step-N`` atomically, then remove all but the newest `keep`.
+
+    Raises `ResourceError` on a full disk.
+    """
     final = folder / f"step-{checkpoint.step}"
     aside = folder / f".step-{checkpoint.step}.tmp-{os.getpid()}"
     try:
@@ -104,7 +107,9 @@ def newest_checkpoint(folder: Path, notify: Notify) -> Checkpoint | None:
         except TrainingError as error:
             notify(f"skipping a damaged checkpoint: {error}")
     if paths:
-        raise TrainingError(f"{folder}: all {len(paths)} checkpoints are damaged. Start again with another output folder.")
+        raise TrainingError(
+            f"{folder}: all {len(paths)} checkpoints are damaged. Start again with another output folder."
+        )
     return None
 
 

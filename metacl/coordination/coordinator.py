@@ -125,7 +125,9 @@ def _restore(folder: RunFolder, outer: OuterOptimizer, layout: FlatLayout, notif
     if checkpoint is None:
         return 0
     if FlatLayout.of(checkpoint.meta) != layout:
-        raise ConfigError(f"the checkpoint at step {checkpoint.step} holds other meta-parameters than this config makes.")
+        raise ConfigError(
+            f"the checkpoint at step {checkpoint.step} holds other meta-parameters than this config makes."
+        )
     outer.restore(checkpoint.meta, checkpoint.outer_state)
     notify(f"continuing after step {checkpoint.step}")
     return checkpoint.step

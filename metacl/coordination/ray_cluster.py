@@ -21,32 +21,60 @@ from metacl.errors import ConfigError, ResourceError
 ANSWER_TIMEOUT_S = 20.0
 
 
-def connect(workers: Workers, notify: Notify) -> None:
-    """Connect this process to Ray. Raises `ResourceError` if nobody answers or the cluster is too small."""
+def connect(workers: Workers, notify: Notify) -> bool:
+    """Connect this process to Ray; whether the connection is ours to close (it may have been there before).
+
+    Raises `ResourceError` if nobody answers or the cluster is too small.
+    """
     check_own_machine(workers)
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
-    if ray.is_initialized():
+    address = _address(workers)
+    ours = not ray.is_initialized()
+    if not ours:
         notify("using the Ray connection this process already has")
-    elif _address(workers) is None:
+    elif address is None:
         notify(f"starting a Ray cluster in this process for {_asked(workers)}")
         ray.init(
             address="local",
             num_cpus=workers.groups * workers.threads,
             num_gpus=workers.groups * workers.gpus_per_group,
             include_dashboard=False,
-            **quiet,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
         )
     else:
-        address = _address(workers)
         notify(f"connecting to the Ray cluster at {address}")
-        if "RAY_JOB_ID" not in os.environ and "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:
-            _wait_for_answer(str(address))
-        try:
-            ray.init(address=address, **quiet)
-        except (ConnectionError, TimeoutError, RuntimeError, ValueError) as error:
-            raise ResourceError(f"workers.address: no Ray cluster at {address!r} ({str(error).splitlines()[0]}).") from None
-    _check_capacity(workers)
+        _join(address)
+    try:
+        _check_capacity(workers)
+    except ResourceError:
+        if ours:
+            ray.shutdown()
+        raise
+    return ours
+
+
+def cluster_resources(workers: Workers) -> dict[str, float]:
+    """What the cluster at ``workers.address`` has in all. Connects, looks and leaves. Raises `ResourceError`."""
+    already = ray.is_initialized()
+    if not already:
+        _join(str(workers.address))
+    try:
+        return dict(ray.cluster_resources())
+    finally:
+        if not already:
+            ray.shutdown()
+
+
+def _join(address: str) -> None:
+    if "RAY_ADDRESS" not in os.environ or os.environ["RAY_ADDRESS"] != address:  # a job's own cluster is there
+        _wait_for_answer(address)
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, TimeoutError, RuntimeError, ValueError) as error:
+        raise ResourceError(
+            f"workers.address: no Ray cluster at {address!r} ({str(error).splitlines()[0]}). Start one "
+            f"(ray start --head), or leave workers.address out to use a small cluster in this process."
+        ) from None
 
 
 def check_own_machine(workers: Workers) -> None:

@@ -39,13 +39,12 @@ class RayExecutor:
         self._notify = notify
         self._placements: list[PlacementGroup] = []
         self._ranks: list[Any] = []
-        self._connected = False
+        self._owns_connection = False
 
     def start(self) -> None:
         """Connect, reserve the groups' places, start the ranks, load the model in each."""
         workers = self._config.workers
-        connect(workers, self._notify)
-        self._connected = True
+        self._owns_connection = connect(workers, self._notify)
         deadline = time.monotonic() + workers.start_timeout_s
         bundle = {"CPU": float(workers.threads)}
         if workers.gpus_per_group:
@@ -53,11 +52,15 @@ class RayExecutor:
         self._placements = [placement_group([bundle], strategy="STRICT_PACK") for _ in range(workers.groups)]
         self._wait([group.ready() for group in self._placements], deadline, "reserving places for the worker groups")
         for placement in self._placements:
-            rank = GroupRank.options(
-                num_cpus=workers.threads,
-                num_gpus=workers.gpus_per_group,
-                scheduling_strategy=PlacementGroupSchedulingStrategy(placement),
-            ).remote()
+            rank = (
+                ray.remote(GroupRank)
+                .options(
+                    num_cpus=workers.threads,
+                    num_gpus=workers.gpus_per_group,
+                    scheduling_strategy=PlacementGroupSchedulingStrategy(placement),
+                )
+                .remote()
+            )
             self._ranks.append(rank)
         places = self._wait([r.place.remote() for r in self._ranks], deadline, "starting the worker groups")
         tree = self._config.to_dict()
@@ -90,15 +93,15 @@ class RayExecutor:
                 ray.cancel(reference, force=False)
 
     def close(self) -> None:
-        """Stop the ranks, give the places back, leave Ray."""
+        """Stop the ranks, give the places back, leave Ray unless it was there before."""
         for rank in self._ranks:
             ray.kill(rank)
         for placement in self._placements:
             remove_placement_group(placement)
         self._ranks, self._placements = [], []
-        if self._connected:
+        if self._owns_connection:
             ray.shutdown()
-            self._connected = False
+            self._owns_connection = False
 
     def _wait(self, references: list[Any], deadline: float, doing: str) -> list[Any]:
         """All results, or a `ResourceError` at the deadline; says what is going on while it takes."""
@@ -113,8 +116,10 @@ class RayExecutor:
                     f"{self._config.workers.start_timeout_s:.0f} s. Other jobs may hold the cluster (see: ray status)."
                 )
             if pending:
-                self._notify(f"{doing}: {len(references) - len(pending)}/{len(references)}, "
-                             f"{time.monotonic() - started:.0f} s so far")
+                self._notify(
+                    f"{doing}: {len(references) - len(pending)}/{len(references)}, "
+                    f"{time.monotonic() - started:.0f} s so far"
+                )
         return [self._get(reference, doing) for reference in references]
 
     def _get(self, reference: Any, doing: str) -> Any:
@@ -127,6 +132,12 @@ class RayExecutor:
         # Ray's errors of lost actors, nodes and objects have no common parent below RayError.
         except (RayError, GetTimeoutError) as error:
             raise ResourceError(
-                f"{doing}: the worker was lost ({type(error).__name__}: {str(error).splitlines()[0]}). "
+                f"{doing}: the worker was lost ({type(error).__name__}: {_essence(error)}). "
                 f"Steps up to the last checkpoint are safe; the same command continues from there."
             ) from None
+
+
+def _essence(error: Exception) -> str:
+    """The last line that says something: Ray puts the cause at the end, below a traceback."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else "no more is known"

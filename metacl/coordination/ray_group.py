@@ -14,7 +14,6 @@ from metacl.coordination.worker import Work, Worker
 from metacl.tasks import TaskAddress
 
 
-@ray.remote
 class GroupRank:
     """Computes tasks one at a time. Made in two steps, so that the ranks of a group can learn where the first is."""
 
@@ -29,9 +28,7 @@ class GroupRank:
         from metacl.learners.sharding import RankEnvironment, ZeroEngine
 
         resolved = config_from_dict(config)
-        engine = ZeroEngine(
-            resolved.workers.zero_stage, RankEnvironment(0, 1, master_address, master_port)
-        )
+        engine = ZeroEngine(resolved.workers.zero_stage, RankEnvironment(0, 1, master_address, master_port))
         self._worker = Worker(resolved, engine)
         return f"group ready (pid {os.getpid()}, ZeRO stage {resolved.workers.zero_stage}): {resolved.learner.source()}"
 

@@ -31,8 +31,8 @@ class RunFolder:
         self.results = path / "results.json"
         self.report = path / "report.html"
 
-    def claim(self, config: RunConfig, resume: bool) -> None:
-        """Make the folder this run's, or check that it already is.
+    def check(self, config: RunConfig, resume: bool) -> None:
+        """Is the folder free, or this run's? Changes nothing.
 
         Raises `ConfigError` if it holds another run (naming the keys that differ), or any run when `resume` is false.
         """
@@ -50,11 +50,16 @@ class RunFolder:
                 )
         elif self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             raise ConfigError(f"{self.path}: exists and is not the folder of a run. Give another one (output=…).")
+
+    def claim(self, config: RunConfig) -> None:
+        """Make the folder this run's by writing its resolved config. Raises `ResourceError` if that cannot be."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             write_text(self.config, config_to_yaml(config))
         except OSError as error:
-            raise ResourceError(f"{self.path}: cannot be written ({error.strerror}). Give another one (output=…).") from None
+            raise ResourceError(
+                f"{self.path}: cannot be written ({error.strerror}). Give another one (output=…)."
+            ) from None
 
     def _stored(self) -> dict[str, Any]:
         try:
@@ -81,7 +86,7 @@ class RunFolder:
 def differing_keys(stored: dict[str, Any], current: dict[str, Any]) -> list[str]:
     """What of two resolved configs makes them different runs, as ``key: stored -> current``."""
     stored, current = _flat(stored), _flat(current)
-    ignored = NOT_IDENTITY
+    ignored: tuple[str, ...] = NOT_IDENTITY
     if stored.get("outer.schedule") == current.get("outer.schedule") == "constant":
         ignored = (*ignored, "outer.steps")  # a longer run of the same kind continues the shorter one
     keys = [key for key in sorted({*stored, *current}) if not key.startswith(ignored)]

@@ -5,6 +5,14 @@ from metacl.evaluation.methods import FrozenPrototypes, InnerSteps, Method, defa
 from metacl.evaluation.statistics import Estimate, mean_interval, paired_difference
 
 __all__ = [
-    "Estimate", "FrozenPrototypes", "InnerSteps", "Method", "RowResult", "as_dict", "default_methods", "evaluate",
-    "mean_interval", "paired_difference",
+    "Estimate",
+    "FrozenPrototypes",
+    "InnerSteps",
+    "Method",
+    "RowResult",
+    "as_dict",
+    "default_methods",
+    "evaluate",
+    "mean_interval",
+    "paired_difference",
 ]

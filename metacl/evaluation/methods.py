@@ -20,6 +20,9 @@ from metacl.learners.base import Params, Task
 from metacl.metagradients import plain_gradient, trajectory
 from metacl.objectives import class_means
 
+FROZEN, PRETRAINED, META_LEARNED = "frozen prototypes", "pretrained", "meta-learned"
+"""The names that rows of the closing table go by."""
+
 
 @dataclass(frozen=True, order=True)
 class Row:
@@ -54,7 +57,7 @@ class Method(Protocol):
 class FrozenPrototypes:
     """Cosine similarity to the class means of the pretrained features; nothing is trained (Snell et al. 2017)."""
 
-    name: str = "frozen prototypes"
+    name: str = FROZEN
 
     def rows(self) -> list[Row]:
         """One."""
@@ -110,6 +113,6 @@ def default_methods(steps: Sequence[int]) -> list[Method]:
     trained = tuple(step for step in steps if step > 0)
     return [
         FrozenPrototypes(),
-        *([InnerSteps("pretrained", True, trained)] if trained else []),
-        InnerSteps("meta-learned", False, steps),
+        *([InnerSteps(PRETRAINED, True, trained)] if trained else []),
+        InnerSteps(META_LEARNED, False, steps),
     ]

@@ -10,6 +10,12 @@ from metacl.initialization.adapt import (
 from metacl.initialization.folder import StoredInitialization, read_initialization, write_initialization
 
 __all__ = [
-    "AdaptedClassifier", "Initialization", "Prediction", "StoredInitialization", "load_adapted",
-    "load_initialization", "read_initialization", "write_initialization",
+    "AdaptedClassifier",
+    "Initialization",
+    "Prediction",
+    "StoredInitialization",
+    "load_adapted",
+    "load_initialization",
+    "read_initialization",
+    "write_initialization",
 ]

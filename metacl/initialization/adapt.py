@@ -184,6 +184,6 @@ def _check_examples(texts: Sequence[str], labels: Sequence[str]) -> None:
             raise DataError(f"text {position} is empty.")
     counts = Counter(labels)
     if len(counts) < 2:
-        raise DataError(f"adapting needs examples of at least two labels, got {len(counts)}: {', '.join(counts) or 'none'}.")
-
-
+        raise DataError(
+            f"adapting needs examples of at least two labels, got {len(counts)}: {', '.join(counts) or 'none'}."
+        )

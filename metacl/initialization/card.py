@@ -12,7 +12,11 @@ from metacl.config import RunConfig
 def model_card(config: RunConfig, results: dict[str, Any] | None) -> str:
     """Markdown with the front matter the hub reads. `results` is results.json's content, or None before evaluation."""
     learner = config.learner.to_dict()
-    front = {"library_name": "peft", "base_model": learner.get("model"), "tags": ["metacl", "meta-learning", "few-shot"]}
+    front = {
+        "library_name": "peft",
+        "base_model": learner.get("model"),
+        "tags": ["metacl", "meta-learning", "few-shot"],
+    }
     return f"""---
 {yaml.safe_dump(front, sort_keys=False).strip()}
 ---

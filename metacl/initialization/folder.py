@@ -48,7 +48,9 @@ def write_initialization(
     """
     for name, tensor in meta.items():
         if tensor.numel() == 0:
-            raise TrainingError(f"{name} is empty (shape {tuple(tensor.shape)}); an initialization without it is useless.")
+            raise TrainingError(
+                f"{name} is empty (shape {tuple(tensor.shape)}); an initialization without it is useless."
+            )
         if not bool(torch.isfinite(tensor).all()):
             raise TrainingError(f"{name} is not finite; refusing to export it.")
     if path.exists() and not (path / "adaptation.json").exists() and (not path.is_dir() or any(path.iterdir())):

@@ -1,5 +1,13 @@
 """Models as pure functions of their adaptable parameters. Importing this registers every built-in learner."""
 
+import os
+
+import torch
+
+if not torch.cuda.is_available():
+    # transformers imports deepspeed where it is installed, and deepspeed then prints that it found no GPU.
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
+
 from metacl.learners.base import LEARNERS, Batch, Learner, LearnerConfig, Params, Task
 from metacl.learners.text_classifier import TextClassifier, TextClassifierConfig
 

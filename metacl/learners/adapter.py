@@ -6,12 +6,13 @@ prefix ``adapter.``, so that an exported initialization is what `peft` writes it
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import PositiveInt
 from torch import nn
 
 from metacl.errors import ConfigError
@@ -31,7 +32,7 @@ class AdapterConfig(Component):
 
     kind: Literal["lora"] = "lora"
     rank: PositiveInt = 8
-    alpha: PositiveFloat = 16.0
+    alpha: PositiveInt = 16
     targets: tuple[str, ...] = ("query", "value")
     last_layers: PositiveInt | None = None
 
@@ -49,7 +50,9 @@ class AdapterConfig(Component):
             r=self.rank, lora_alpha=self.alpha, target_modules=list(self.targets), layers_to_transform=chosen
         )
         try:
-            with torch.random.fork_rng(devices=[]):
+            with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+                # peft reads a property of the model that transformers has renamed; nothing of ours.
+                warnings.simplefilter("ignore", FutureWarning)
                 torch.manual_seed(seed)
                 peft_model = get_peft_model(model, lora)
         except ValueError as error:
@@ -70,7 +73,9 @@ class AdaptedModel:
         held = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
         self.module_names: Mapping[str, str] = {FAMILY + name.replace(".default.", "."): name for name in sorted(held)}
         if set(self.module_names) != {FAMILY + name for name in stored}:
-            raise ConfigError("learner.adapter: PEFT stores other tensors of this adapter than it trains; not supported.")
+            raise ConfigError(
+                "learner.adapter: PEFT stores other tensors of this adapter than it trains; not supported."
+            )
 
     def initial(self) -> Params:
         """The adapter's tensors as attached, by our names in sorted order."""

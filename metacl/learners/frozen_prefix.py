@@ -81,9 +81,9 @@ def transformer_layers(model: nn.Module) -> tuple[str, nn.ModuleList | None]:
     """The list of repeated layers (the longest `ModuleList` of one class) and its dotted path."""
     best: tuple[str, nn.ModuleList | None] = ("", None)
     for path, module in model.named_modules():
-        if isinstance(module, nn.ModuleList) and len({type(child) for child in module}) == 1:
-            if best[1] is None or len(module) > len(best[1]):
-                best = (path, module)
+        alike = isinstance(module, nn.ModuleList) and len({type(child) for child in module}) == 1
+        if alike and (best[1] is None or len(module) > len(best[1])):
+            best = (path, module)
     return best
 
 

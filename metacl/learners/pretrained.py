@@ -51,7 +51,9 @@ def find_pretrained(name: str) -> Pretrained:
     folder = Path(name).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").exists():
-            raise ConfigError(f"learner.model: folder {folder} has no config.json; expected a Hugging Face model folder.")
+            raise ConfigError(
+                f"learner.model: folder {folder} has no config.json; expected a Hugging Face model folder."
+            )
         return Pretrained(folder, f"local folder {folder}")
     try:
         return Pretrained(Path(snapshot_download(name, allow_patterns=FILES, local_files_only=True)), "hub cache")
@@ -60,7 +62,9 @@ def find_pretrained(name: str) -> Pretrained:
     if name in PACKAGED and importlib.util.find_spec(PACKAGED[name][0]):
         return _packaged(name)
     try:
-        return Pretrained(Path(snapshot_download(name, allow_patterns=FILES, etag_timeout=10)), "downloaded from the hub")
+        return Pretrained(
+            Path(snapshot_download(name, allow_patterns=FILES, etag_timeout=10)), "downloaded from the hub"
+        )
     except HFValidationError:
         reason = "it is no hub id (owner/name) either"
     except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:

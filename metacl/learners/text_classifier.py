@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from pydantic import PositiveFloat, PositiveInt
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 from transformers.utils import logging as transformers_logging
@@ -67,7 +67,9 @@ class TextClassifier(Learner):
         folder = find_pretrained(config.model).folder
         limit = getattr(AutoConfig.from_pretrained(folder), "max_position_embeddings", None)
         if limit is not None and config.max_length > limit:
-            raise ConfigError(f"learner.max_length: {config.max_length} tokens, but {config.model} has {limit} positions.")
+            raise ConfigError(
+                f"learner.max_length: {config.max_length} tokens, but {config.model} has {limit} positions."
+            )
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
         transformers_logging.disable_progress_bar()
         encoder = AutoModel.from_pretrained(folder, attn_implementation=config.attention, dtype=torch.float32).eval()
@@ -77,7 +79,7 @@ class TextClassifier(Learner):
         self.width = encoder.config.hidden_size
         self.adapted.model.to(device)
         held = dict(self.adapted.model.named_parameters())
-        self._module = self.adapted.model
+        self._module: nn.Module = self.adapted.model
         if engine is not None:
             self._module = engine(self.adapted.model, [held[n] for n in self.adapted.module_names.values()])
         self._prefix = FrozenPrefix(self._module, self.adapted.module_names.values())

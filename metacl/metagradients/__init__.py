@@ -15,6 +15,15 @@ from metacl.metagradients.reverse import Reverse
 from metacl.metagradients.unrolled import Unrolled
 
 __all__ = [
-    "ESTIMATORS", "FirstOrder", "InnerLoopDiverged", "InnerProblem", "MetaGradient", "MetaGradientResult", "Reverse",
-    "Unrolled", "adapt", "plain_gradient", "trajectory",
+    "ESTIMATORS",
+    "FirstOrder",
+    "InnerLoopDiverged",
+    "InnerProblem",
+    "MetaGradient",
+    "MetaGradientResult",
+    "Reverse",
+    "Unrolled",
+    "adapt",
+    "plain_gradient",
+    "trajectory",
 ]

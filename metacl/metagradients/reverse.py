@@ -61,9 +61,7 @@ class _ReplayedGradient(torch.autograd.Function):
         ctx.loss_of, ctx.inner = loss_of, inner
         ctx.save_for_backward(*tensors)
         with torch.enable_grad():
-            leaves = tuple(
-                tensor.detach().requires_grad_(position < inner) for position, tensor in enumerate(tensors)
-            )
+            leaves = tuple(tensor.detach().requires_grad_(position < inner) for position, tensor in enumerate(tensors))
             loss = loss_of(leaves)
             grads = torch.autograd.grad(loss, leaves[:inner], allow_unused=True, materialize_grads=True)
         ctx.mark_non_differentiable(loss_value := loss.detach())
@@ -80,7 +78,5 @@ class _ReplayedGradient(torch.autograd.Function):
             live = [(g, u) for g, u in zip(grads, cotangents, strict=True) if g.requires_grad]
             if not live:
                 return (None, None, *(torch.zeros_like(leaf) for leaf in leaves))
-            products = torch.autograd.grad(
-                [g for g, _ in live], leaves, [u for _, u in live], allow_unused=True
-            )
+            products = torch.autograd.grad([g for g, _ in live], leaves, [u for _, u in live], allow_unused=True)
         return (None, None, *products)

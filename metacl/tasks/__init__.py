@@ -4,6 +4,13 @@ from metacl.tasks.episode import TASK_SOURCES, Episode, EpisodeShape, EpisodeSou
 from metacl.tasks.labelled_text import ClassEpisodes, LabelledText
 
 __all__ = [
-    "TASK_SOURCES", "ClassEpisodes", "Episode", "EpisodeShape", "EpisodeSource", "LabelledText", "Split",
-    "TaskAddress", "TaskSource",
+    "TASK_SOURCES",
+    "ClassEpisodes",
+    "Episode",
+    "EpisodeShape",
+    "EpisodeSource",
+    "LabelledText",
+    "Split",
+    "TaskAddress",
+    "TaskSource",
 ]

@@ -125,9 +125,7 @@ class ClassEpisodes:
         return f"{self.name}: {total} examples{dropped}, classes: {parts}"
 
 
-def _split_classes(
-    names: list[str], fractions: tuple[float, float, float], seed: int
-) -> dict[Split, list[str]]:
+def _split_classes(names: list[str], fractions: tuple[float, float, float], seed: int) -> dict[Split, list[str]]:
     shuffled = AddressedRandom(TaskAddress("train", seed, 0, 0)).sample(names, len(names))
     first = round(fractions[0] * len(names))
     second = first + round(fractions[1] * len(names))

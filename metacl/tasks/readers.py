@@ -57,6 +57,12 @@ def read_examples(path: Path, text_column: str, label_column: str) -> list[Examp
     return examples
 
 
+def read_lines(path: Path) -> list[str]:
+    """The non-empty lines of a UTF-8 text file. Raises `DataError` as `read_examples` does."""
+    lines = [line.strip() for line in _decode(path).split("\n")]
+    return [line for line in lines if line]
+
+
 def _decode(path: Path) -> str:
     if not path.exists():
         raise DataError(f"{path}: no such file. Paths are relative to {Path.cwd()}.")

@@ -1,0 +1,290 @@
+"""The command line: one function per verb, exit codes that say whose turn it is.
+
+0 fine; 2 configuration or data; 3 resources (Ray, GPU, memory, disk); 4 training failed; 75 stopped, resumable.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from metacl.errors import ConfigError, DataError, MetaclError, ResourceError
+
+EXIT_CODES = "Exit codes: 0 fine, 2 configuration or data, 3 resources, 4 training failed, 75 stopped but resumable."
+
+app = typer.Typer(
+    name="metacl",
+    help="Meta-learn an initialization that adapts a pretrained language model to new classes in a few steps.",
+    epilog=f"{EXIT_CODES}  A first run: metacl train configs/demo.yaml",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+out = Console()
+err = Console(stderr=True)
+
+ConfigPath = Annotated[Path, typer.Argument(help="YAML config, for example configs/demo.yaml.", show_default=False)]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(help="key=value, dotted, values as YAML: outer.steps=20 objective=anil", show_default=False),
+]
+DataOption = Annotated[
+    str | None, typer.Option("--data", help="A bundled data set, or a JSONL/CSV file of labelled texts.")
+]
+TextColumn = Annotated[str, typer.Option(help="Field that holds the text.")]
+LabelColumn = Annotated[str, typer.Option(help="Field that holds the label.")]
+
+
+@app.command(epilog=EXIT_CODES)
+def train(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    resume: Annotated[
+        str,
+        typer.Option(help="auto: continue what lies in the output folder; never: refuse to; or a checkpoint's path."),
+    ] = "auto",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done; start nothing.")] = False,
+) -> None:
+    """Meta-train an initialization, evaluate it on unseen classes, write the report.
+
+    Leaves runs/NAME/: config.yaml, metrics.jsonl, checkpoints/, init/ (a plain PEFT adapter with adaptation.json),
+    results.json, report.html. Ctrl-C saves and stops; the same command continues, bit for bit.
+    """
+    from metacl import api
+    from metacl.config import config_to_yaml, load_config
+    from metacl.plan import make_plan
+    from metacl.reporting import RichProgress, closing_table
+
+    resolved = load_config(config, overrides or [])
+    if dry_run:
+        plan = make_plan(resolved)
+        out.print(escape(config_to_yaml(resolved)))
+        for what, value in plan.lines:
+            out.print(f"[bold]{what}[/]: {escape(value)}", soft_wrap=True)
+        if plan.obstacles:
+            raise ResourceError("this run cannot start here: " + "; ".join(plan.obstacles))
+        out.print("It can start.")
+        return
+    choice: Path | str = resume
+    if resume not in ("auto", "never"):
+        choice = Path(resume)
+        if not choice.is_dir():
+            raise ConfigError(f"--resume {resume}: expected auto, never, or the folder of a checkpoint (…/step-N).")
+    with RichProgress(out) as progress:
+        run = api.train(resolved, progress, choice)  # type: ignore[arg-type]
+    if run.results is not None:
+        closing_table(run.results, out)
+    out.print(f"\ninitialization  {run.initialization}\nrun folder      {run.folder}", soft_wrap=True)
+    if run.results is not None:
+        out.print(f"report          {run.folder / 'report.html'}", soft_wrap=True)
+    out.print("\n[bold]Try next[/]", soft_wrap=True)
+    for command in _next_commands(run.folder):
+        out.print(f"  {command}", soft_wrap=True, highlight=False)
+
+
+def _next_commands(folder: Path) -> list[str]:
+    prefix = "" if Path(sys.argv[0]).parent in map(Path, _path_folders()) else f"{Path(sys.argv[0]).parent}/"
+    return [
+        f"{prefix}metacl evaluate {folder} --data hwu64 --ways 5 --shots 1,5 --episodes 50",
+        f"{prefix}metacl adapt {folder} --data configs/example_tickets.csv --steps 5 --output my_model",
+        f"{prefix}metacl predict my_model --text 'I was charged twice for the same thing'",
+    ]
+
+
+def _path_folders() -> list[str]:
+    return os.environ.get("PATH", "").split(os.pathsep)
+
+
+@app.command(epilog=EXIT_CODES)
+def evaluate(
+    source: Annotated[Path, typer.Argument(metavar="RUN_OR_INIT", help="A run's folder or an initialization's.")],
+    data: DataOption = None,
+    class_split: Annotated[str | None, typer.Option(help="Which published class split of a bundled data set.")] = None,
+    text_column: TextColumn = "text",
+    label_column: LabelColumn = "label",
+    ways: Annotated[int | None, typer.Option(min=2, help="N, classes an episode.")] = None,
+    shots: Annotated[str | None, typer.Option(help="K, support examples a class; several: 1,5.")] = None,
+    queries: Annotated[int, typer.Option(min=1, help="Query examples a class.")] = 5,
+    steps: Annotated[str, typer.Option(help="Inner steps after which the query is asked.")] = "0,1,3,5,10",
+    episodes: Annotated[int, typer.Option(min=2, help="Episodes, the same for every method.")] = 300,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the episodes.")] = 1,
+    groups: Annotated[int | None, typer.Option(min=0, help="Ray worker groups; 0: in this process.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the results there.")] = None,
+) -> None:
+    """Measure an initialization against its baselines on the same few-shot episodes.
+
+    Rows: frozen prototypes, the pretrained model after k inner steps, the initialization after k inner steps;
+    accuracy with 95 % intervals and paired differences. Without --data: the unseen classes of its own data.
+    """
+    from metacl import api
+    from metacl.config import config_from_dict
+    from metacl.coordination.run_folder import write_text
+    from metacl.initialization import read_initialization
+    from metacl.reporting import RichProgress, closing_table
+
+    stored = read_initialization(source / "init" if (source / "init" / "adaptation.json").exists() else source)
+    tree = stored.config.to_dict()
+    if data is not None:
+        tree["data"] = _data_section(data, text_column, label_column)
+    if class_split is not None:
+        tree["data"]["class_split"] = class_split
+    if groups is not None:
+        tree["workers"].update(executor="ray" if groups else "local", groups=max(groups, 1))
+    shape = stored.config.episodes
+    results = []
+    for shot in _numbers("--shots", shots) if shots else [shape.shots]:
+        tree["evaluation"] = {
+            "shape": {"ways": ways or shape.ways, "shots": shot, "queries": queries},
+            "episodes": episodes,
+            "steps": _numbers("--steps", steps),
+            "seed": seed,
+        }
+        with RichProgress(out) as progress:
+            results.append(api.evaluate(stored, config_from_dict(tree, origin=str(source)), progress))
+        closing_table(results[-1], out)
+    if json_file is not None:
+        write_text(json_file, json.dumps(results if len(results) > 1 else results[0], indent=2) + "\n")
+        out.print(f"results written to {json_file}", soft_wrap=True)
+
+
+@app.command(epilog=EXIT_CODES)
+def adapt(
+    init: Annotated[Path, typer.Argument(metavar="INIT", help="An initialization's folder or its run's.")],
+    data: Annotated[Path, typer.Option("--data", help="JSONL or CSV file of labelled texts.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the adapted model.")],
+    steps: Annotated[int | None, typer.Option(min=0, help="Inner steps; default as trained.")] = None,
+    text_column: TextColumn = "text",
+    label_column: LabelColumn = "label",
+) -> None:
+    """Adapt an initialization to your own labelled texts and save the adapted model."""
+    from metacl.initialization import load_initialization
+    from metacl.tasks.readers import read_examples
+
+    examples = read_examples(data, text_column, label_column)
+    with err.status(f"loading {init}"):
+        initialization = load_initialization(init)
+    with err.status(f"adapting to {len(examples)} texts"):
+        model = initialization.adapt([e.text for e in examples], [e.label for e in examples], steps)
+        model.save(output)
+    losses = [f"{loss:.3f}" for loss in model.support_losses]
+    out.print(
+        f"adapted to {len(examples)} texts of {len(model.labels)} labels: {', '.join(model.labels)}", soft_wrap=True
+    )
+    if losses:
+        out.print(f"loss on them before each step: {' '.join(losses)}", soft_wrap=True)
+    out.print(f"saved in {output}\ntry: metacl predict {output} --text '…'", soft_wrap=True)
+
+
+@app.command(epilog=EXIT_CODES)
+def predict(
+    model: Annotated[Path, typer.Argument(metavar="DIR", help="What `metacl adapt` wrote.")],
+    text: Annotated[list[str] | None, typer.Option("--text", help="A text; may be given several times.")] = None,
+    file: Annotated[Path | None, typer.Option("--file", help="A UTF-8 file with one text a line.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line, with every probability.")] = False,
+) -> None:
+    """Label texts with an adapted model: the likeliest label with its probability, one line a text."""
+    from metacl.initialization import load_adapted
+    from metacl.tasks.readers import read_lines
+
+    texts = list(text or []) + (read_lines(file) if file is not None else [])
+    if not texts:
+        raise DataError("nothing to predict; give --text or --file.")
+    for line, prediction in zip(texts, load_adapted(model).predict(texts), strict=True):
+        if as_json:
+            record = {"text": line, "label": prediction.label, "probabilities": prediction.probabilities}
+            print(json.dumps(record, ensure_ascii=False))
+        else:
+            print(f"{prediction.label}\t{prediction.probabilities[prediction.label]:.3f}\t{line}")
+
+
+@app.command(epilog=EXIT_CODES)
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run's folder.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to put the initialization.")],
+) -> None:
+    """Copy a run's initialization to a folder of its own, checked on the way.
+
+    The folder loads with peft.PeftModel.from_pretrained where metacl is not installed; adaptation.json says how to
+    adapt, README.md is its model card.
+    """
+    from metacl.api import export_initialization
+
+    tensors, numbers = export_initialization(run, folder)
+    out.print(f"{tensors} tensors, {numbers:,} numbers, written to {folder}", soft_wrap=True)
+    out.print(f"load it with: peft.PeftModel.from_pretrained(base_model, '{folder}')", soft_wrap=True, highlight=False)
+
+
+@app.command(epilog=EXIT_CODES)
+def doctor() -> None:
+    """Check this machine: versions, devices, Ray, weights; what is missing and how to get it."""
+    from metacl.doctor import check_up
+
+    table = Table("", "what", "found", "remedy", box=None)
+    findings = check_up()
+    for finding in findings:
+        mark = "[red]✗[/]" if finding.remedy else "[green]✓[/]"
+        table.add_row(mark, finding.what, escape(finding.found), escape(finding.remedy))
+    out.print(table)
+    if any(finding.remedy for finding in findings):
+        raise typer.Exit(3)
+
+
+@app.command(name="list", epilog=EXIT_CODES)
+def list_components() -> None:
+    """List what a config can choose by name: objectives, estimators, optimizers, aggregators, task sources."""
+    from metacl.adaptation import INNER_OPTIMIZERS
+    from metacl.config import AGGREGATORS, ESTIMATORS, LEARNERS, OBJECTIVES, TASK_SOURCES
+
+    for registry in (OBJECTIVES, ESTIMATORS, INNER_OPTIMIZERS, AGGREGATORS, TASK_SOURCES, LEARNERS):
+        table = Table("name", "what it is", title=f"{registry.kind}s ({registry.key})", title_justify="left", box=None)
+        for name in registry.names():
+            table.add_row(name, escape(registry.summary(name)))
+        out.print(table, "")
+
+
+def _data_section(data: str, text_column: str, label_column: str) -> dict[str, object]:
+    from metacl.tasks.bundled import BUNDLED
+
+    if data in BUNDLED:
+        return {"name": "labelled_text", "dataset": data}
+    return {
+        "name": "labelled_text",
+        "path": data,
+        "text_column": text_column,
+        "label_column": label_column,
+        "fractions": (0.0, 0.0, 1.0),
+    }
+
+
+def _numbers(option: str, text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ConfigError(f"{option} {text!r}: expected whole numbers with commas between, for example 1,5.") from None
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point: run a verb and turn expected failures into one message and an exit code."""
+    try:
+        app(arguments)
+    except MetaclError as error:
+        title = "stopped" if error.exit_code == 75 else "error"
+        err.print(f"[bold red]{title}:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        err.print("interrupted", soft_wrap=True)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

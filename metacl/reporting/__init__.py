@@ -1,0 +1,8 @@
+"""What a person sees of a run: progress while it lasts, the closing table, the report."""
+
+from metacl.reporting.progress import QuietProgress, RichProgress
+from metacl.reporting.report import write_report
+from metacl.reporting.table import closing_table
+from metacl.reporting.verdict import verdict
+
+__all__ = ["QuietProgress", "RichProgress", "closing_table", "verdict", "write_report"]

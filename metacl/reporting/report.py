@@ -1,0 +1,90 @@
+"""The report of a run: one HTML file that needs no network and can be mailed.
+
+Written from what the run folder holds; nothing is measured here.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from metacl.coordination.run_folder import write_text
+from metacl.reporting.plots import adaptation_curves, training_curves
+from metacl.reporting.table import HEADERS, cells
+from metacl.reporting.verdict import verdict
+from metacl.reporting.wording import duration, protocol
+
+LIBRARIES = ("torch", "transformers", "peft")
+
+
+def write_report(
+    path: Path, results: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]], config_yaml: str
+) -> None:
+    """Write the report, whole or not at all.
+
+    Parameters
+    ----------
+    path : Path
+        Of the HTML file.
+    results : dict
+        The content of results.json. Without the training parts (``metacl evaluate``) the report has none.
+    metrics : list of dict
+        The lines of metrics.jsonl; may be empty.
+    config_yaml : str
+        The resolved config.
+    """
+    template = files("metacl.reporting").joinpath("report.html.jinja").read_text("utf-8")
+    page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    html = page.from_string(template).render(
+        run=results["run"],
+        verdict=verdict(results),
+        adaptation=Markup(adaptation_curves(results["rows"])),
+        headers=HEADERS,
+        rows=[cells(row) for row in results["rows"]],
+        protocol=protocol(results),
+        interval=results["protocol"]["interval"],
+        training=Markup(training_curves(metrics)) if metrics else None,
+        cost=cost(results["cost"]),
+        config=config_yaml,
+        versions={"metacl": results["metacl"], **{library: _version(library) for library in LIBRARIES}},
+        command=shlex.join(sys.orig_argv),
+    )
+    write_text(path, html)
+
+
+def cost(spent: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """results.json's ``cost`` as lines of (what, how much); only of what is in it."""
+    lines: list[tuple[str, str]] = []
+    if "training" in spent:
+        training = spent["training"]
+        lines += [
+            ("outer steps", f"{training['steps']}"),
+            ("tasks", f"{training['tasks']}"),
+            ("training", duration(training["seconds"])),
+        ]
+        if training["seconds"] > 0:
+            share = training["coordinator_seconds"] / training["seconds"]
+            lines.append(("of it in the coordinator", f"{100 * share:.2f} %"))
+    if "training_seconds_this_session" in spent:
+        lines.append(("training, last session", duration(spent["training_seconds_this_session"])))
+    lines += [("evaluation", duration(spent["evaluation_seconds"])), ("worker groups", f"{spent['groups']}")]
+    if "base_parameters" in spent:
+        lines.append(("parameters of the frozen base", f"{spent['base_parameters']:,}"))
+    if "learned_parameters" in spent:
+        lines.append(("parameters learned", f"{spent['learned_parameters']:,}"))
+    return lines
+
+
+def _version(library: str) -> str:
+    try:
+        return version(library)
+    except PackageNotFoundError:  # a report is no place to fail after hours of training
+        return "not installed"

@@ -1,0 +1,55 @@
+"""The closing table: every method on the same episodes, and what that means in words."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from metacl.reporting.verdict import verdict
+from metacl.reporting.wording import milliseconds, percent, points, protocol
+
+COMPARISONS = ("frozen prototypes", "pretrained, same steps", "same start, 0 steps")
+HEADERS = ("method", "inner steps", "accuracy, %", *(f"vs {name}" for name in COMPARISONS), "ms to adapt")
+ABSENT = "–"
+
+
+def cells(row: Mapping[str, Any]) -> list[str]:
+    """A row of results.json as text, in the order of `HEADERS`; `ABSENT` where a figure makes no sense."""
+    return [
+        row["method"],
+        ABSENT if row["steps"] is None else str(row["steps"]),
+        percent(row["accuracy"]),
+        *(points(row["versus"][name]) if name in row["versus"] else ABSENT for name in COMPARISONS),
+        milliseconds(row["seconds"]),
+    ]
+
+
+def closing_table(results: Mapping[str, Any], console: Console) -> None:
+    """Print the table of results.json and its verdict.
+
+    Parameters
+    ----------
+    results : dict
+        The content of results.json.
+    console : rich.console.Console
+        Where to print.
+    """
+    # Spare with space and broken by hand: the table fits the 80 columns of a log, where rich would cut off digits.
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    for header in HEADERS:
+        broken = "\n".join(textwrap.wrap(header, 10, break_long_words=False))
+        table.add_column(broken, justify="left" if header == "method" else "right", overflow="fold")
+    for row in results["rows"]:
+        table.add_row(*(Text(cell) for cell in cells(row)))
+    # Text, not str: a class or run name in brackets is no markup.
+    console.print(Text(f"{results['run']}: {protocol(results)}\n"))
+    console.print(table)
+    console.print(Text("\n± is half of the 95 % interval; differences (vs) are in points, paired by episode.\n"))
+    for sentence in verdict(results):
+        console.print(Text(sentence))

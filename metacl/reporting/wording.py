@@ -1,0 +1,53 @@
+"""How figures are written, the same in the terminal and in the report.
+
+Estimates are results.json's ``{"mean", "low", "high"}``, in fractions of 1; they are written in percent, and their
+differences in percentage points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+Estimate = Mapping[str, float]
+
+
+def percent(accuracy: Estimate) -> str:
+    """``87.12±0.80``: the mean and half of its interval, in percent. Tight, so that the table fits 80 columns."""
+    return f"{100 * accuracy['mean']:.2f}±{_half(accuracy)}"
+
+
+def points(difference: Estimate) -> str:
+    """``+2.31±1.11``: the mean and half of its interval, in percentage points."""
+    return f"{100 * difference['mean']:+.2f}±{_half(difference)}"
+
+
+def milliseconds(seconds: float) -> str:
+    """``3.1``, ``212``: tenths only where they matter."""
+    value = 1000 * seconds
+    return f"{value:.1f}" if value < 100 else f"{value:.0f}"
+
+
+def inner_steps(steps: int) -> str:
+    """``1 inner step``, ``5 inner steps``."""
+    return f"{steps} inner step" if steps == 1 else f"{steps} inner steps"
+
+
+def duration(seconds: float) -> str:
+    """``1:05`` or ``2:00:07``."""
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
+
+
+def protocol(results: Mapping[str, Any]) -> str:
+    """One line on what was measured on what."""
+    said = results["protocol"]
+    return (
+        f"{said['ways']}-way {said['shots']}-shot, {said['queries']} queries a class, {said['episodes']} episodes "
+        f"of the {said['split']} classes (seed {said['seed']}); {said['data']}"
+    )
+
+
+def _half(estimate: Estimate) -> str:
+    return f"{50 * (estimate['high'] - estimate['low']):.2f}"

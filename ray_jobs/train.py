@@ -1,0 +1,19 @@
+"""Train as a Ray job, on the cluster that runs the job.
+
+    ray job submit --working-dir . -- python ray_jobs/train.py configs/demo.yaml output=/shared/runs/demo
+
+Arguments are those of ``metacl train``. Ray removes the job's working directory with the session, so give
+`output` a folder that stays.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from metacl.cli import main
+
+if __name__ == "__main__":
+    if not any(argument.startswith("output=") for argument in sys.argv[1:]):
+        print(f"note: no output=… given; files go below {Path.cwd()}, which Ray removes with the session.", flush=True)
+    main(["train", *sys.argv[1:]])

@@ -1,0 +1,72 @@
+"""Who computes the tasks does not change a bit: local, one group and two groups train the same initialization."""
+
+import hashlib
+
+import pytest
+
+import metacl
+from metacl.errors import ResourceError
+from tests.small_runs import MINILM, save_tiny_bert, small_config
+
+pytestmark = pytest.mark.ray
+
+
+def trained_hash(config):
+    metacl.train(config)
+    return hashlib.sha256((config.folder / "checkpoints/step-5/meta_params.safetensors").read_bytes()).hexdigest()
+
+
+def test_minilm_local_one_group_two_groups(ray_cluster, tmp_path):
+    local = small_config(MINILM, tmp_path / "local")
+    one = small_config(MINILM, tmp_path / "one", workers={"executor": "ray", "groups": 1})
+    two = small_config(MINILM, tmp_path / "two", workers={"executor": "ray", "groups": 2, "zero_stage": 2})
+    assert trained_hash(local) == trained_hash(one) == trained_hash(two)
+
+
+def test_zero_stage_1_and_resume_with_another_number_of_groups(ray_cluster, tmp_path):
+    model = save_tiny_bert(tmp_path / "model")
+    whole = trained_hash(small_config(model, tmp_path / "whole"))
+    first = small_config(model, tmp_path / "parts", outer__steps=3)
+    metacl.train(first)
+    rest = small_config(model, tmp_path / "parts", workers={"executor": "ray", "groups": 2, "zero_stage": 1})
+    assert trained_hash(rest) == whole
+
+
+def test_a_killed_worker_is_one_clear_message_and_the_run_resumes(ray_cluster, tmp_path):
+    import ray
+
+    from metacl.coordination.ray_executor import RayExecutor
+
+    model = save_tiny_bert(tmp_path / "model")
+    config = small_config(model, tmp_path / "run", workers={"executor": "ray", "groups": 1})
+
+    class Killed:
+        """Progress that kills the worker after step 3."""
+
+        def __getattr__(self, name):
+            return lambda *_: None
+
+        def step_done(self, metrics, steps):
+            if metrics.step == 3:
+                ray.kill(executors[0]._ranks[0])
+
+    executors = []
+    original = RayExecutor.start
+
+    def remember(self):
+        executors.append(self)
+        original(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RayExecutor, "start", remember)
+        with pytest.raises(ResourceError, match="the worker was lost"):
+            metacl.train(config, Killed())
+    whole = trained_hash(small_config(model, tmp_path / "whole"))
+    assert trained_hash(config) == whole
+
+
+def test_more_than_the_cluster_has(ray_cluster, tmp_path):
+    model = save_tiny_bert(tmp_path / "model")
+    config = small_config(model, tmp_path / "run", workers={"executor": "ray", "groups": 64})
+    with pytest.raises(ResourceError, match="need 64 CPUs, the cluster has 4"):
+        metacl.train(config)

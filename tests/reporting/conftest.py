@@ -1,0 +1,77 @@
+"""Invented but plausible results: what `api.train` writes, and what it is made of."""
+
+import pytest
+
+
+def estimate(mean, half):
+    return {"mean": mean, "low": mean - half, "high": mean + half}
+
+
+def row(method, steps, accuracy, versus=None):
+    return {
+        "method": method,
+        "steps": steps,
+        "accuracy": estimate(accuracy, 0.008),
+        "seconds": 0.0031 if steps is None else 0.002 + 0.021 * steps,
+        "versus": {name: estimate(*figures) for name, figures in (versus or {}).items()},
+    }
+
+
+FROZEN = "frozen prototypes"
+PRETRAINED = "pretrained, same steps"
+START = "same start, 0 steps"
+
+
+@pytest.fixture
+def rows():
+    """0 and 5 inner steps: the meta-learned row with 5 is the best of all, by more than its intervals."""
+    return [
+        row("frozen prototypes", None, 0.81),
+        row("pretrained", 5, 0.83, {FROZEN: (0.02, 0.005)}),
+        row("meta-learned", 0, 0.86, {FROZEN: (0.05, 0.006)}),
+        row("meta-learned", 5, 0.88, {FROZEN: (0.07, 0.007), PRETRAINED: (0.05, 0.004), START: (0.02, 0.003)}),
+    ]
+
+
+@pytest.fixture
+def results(rows):
+    return {
+        "run": "demo",
+        "metacl": "0.1.0",
+        "protocol": {
+            "data": "banking77, class split 01",
+            "split": "test",
+            "ways": 5,
+            "shots": 1,
+            "queries": 4,
+            "episodes": 300,
+            "seed": 7,
+            "interval": "95 %, Student's t over episodes; differences are paired by episode",
+        },
+        "rows": rows,
+        "cost": {
+            "evaluation_seconds": 412.0,
+            "groups": 2,
+            "training_seconds_this_session": 3711.0,
+            "training": {"steps": 3, "tasks": 12, "seconds": 7302.0, "coordinator_seconds": 73.02},
+            "base_parameters": 22713216,
+            "learned_parameters": 73728,
+        },
+    }
+
+
+@pytest.fixture
+def metrics():
+    return [
+        {
+            "step": step,
+            "query_loss": 1.0 / step,
+            "support_loss_first": 1.2 / step,
+            "support_loss_last": 0.4 / step,
+            "gradient_norm": 1.0,
+            "tasks": 4,
+            "seconds": 2434.0,
+            "coordinator_seconds": 24.34,
+        }
+        for step in (1, 2, 3)
+    ]
