@@ -50,7 +50,7 @@ class StepSizes(Component):
         if self.learn == "tensor_and_step":
             sizes = meta[FAMILY + name]
             return sizes[min(step, len(sizes) - 1)]
-        return torch.tensor(self._value(name))
+        return torch.tensor(self._value(name), dtype=torch.float64)  # a scalar takes on its parameter's type
 
     def _value(self, name: str) -> float:
         return self.head if name.startswith("head.") else self.value

@@ -11,6 +11,7 @@ from metacl.metagradients.base import (
     trajectory,
 )
 from metacl.metagradients.first_order import FirstOrder
+from metacl.metagradients.reptile import Reptile
 from metacl.metagradients.reverse import Reverse
 from metacl.metagradients.unrolled import Unrolled
 
@@ -21,6 +22,7 @@ __all__ = [
     "InnerProblem",
     "MetaGradient",
     "MetaGradientResult",
+    "Reptile",
     "Reverse",
     "Unrolled",
     "adapt",

@@ -98,7 +98,7 @@ def trajectory(problem: InnerProblem, gradient: InnerGradient, theta: Params) ->
     state: State = {}
     losses: list[float] = []
     names = list(theta)
-    yield InnerState(theta, losses)
+    yield InnerState(theta, [])
     for step in range(problem.loop.steps):
         loss, grads = gradient(theta, problem.meta, step)
         losses.append(float(loss))
@@ -106,7 +106,7 @@ def trajectory(problem: InnerProblem, gradient: InnerGradient, theta: Params) ->
             raise InnerLoopDiverged(losses)
         rates = problem.loop.rates(problem.meta, names, step)
         theta, state = problem.loop.optimizer.update(theta, grads, state, rates, step)
-        yield InnerState(theta, losses)
+        yield InnerState(theta, list(losses))
 
 
 def adapt(problem: InnerProblem, gradient: InnerGradient, theta: Params) -> InnerState:
@@ -129,7 +129,29 @@ def plain_gradient(problem: InnerProblem) -> InnerGradient:
     return gradient
 
 
+def through_the_walk(problem: InnerProblem, gradient: InnerGradient) -> MetaGradientResult:
+    """Adapt with `gradient`, ask the query, and let autograd go back as far as `gradient` can be differentiated."""
+    end = adapt(problem, gradient, problem.start(problem.meta))
+    query_loss = problem.query_loss(end.theta, problem.meta)
+    return MetaGradientResult(gradient_of(query_loss, problem.meta), float(query_loss.detach()), end.losses)
+
+
 def gradient_of(loss: Tensor, meta: Params) -> Params:
     """d loss / d meta with zeros where there is no dependence."""
     grads = torch.autograd.grad(loss, list(meta.values()), allow_unused=True, materialize_grads=True)
+    return dict(zip(meta, grads, strict=True))
+
+
+def through_start(start: Params, cotangents: Params, meta: Params) -> Params:
+    """Σ cotangentᵀ · d θ_0 / d meta, with zeros where there is no dependence. `start` is θ_0 with its graph."""
+    live = [name for name, tensor in start.items() if tensor.requires_grad]
+    if not live:
+        return {name: torch.zeros_like(tensor) for name, tensor in meta.items()}
+    grads = torch.autograd.grad(
+        [start[name] for name in live],
+        list(meta.values()),
+        [cotangents[name] for name in live],
+        allow_unused=True,
+        materialize_grads=True,
+    )
     return dict(zip(meta, grads, strict=True))

@@ -2,12 +2,15 @@
 
 It is the oracle of `reverse`: forward, optimizer and differentiation are `higher`'s own. `higher` cannot
 patch PEFT modules (their metaclass and its base order conflict), so what it patches is a bare module that
-holds θ and calls the problem's loss functions.
+holds θ and calls the problem's loss functions. Where its rules are not today's torch.optim it is set right:
+it has no AdamW, its Adam adds ε before the bias correction, and it skips a tensor that gets no gradient.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import higher
@@ -52,7 +55,8 @@ class Unrolled(MetaGradient):
             if not math.isfinite(losses[-1]):
                 raise InnerLoopDiverged(losses)
             rates = problem.loop.rates(problem.meta, names, step)
-            optimizer.step(loss, override={"lr": [rates[name] for name in names]})
+            override = {"lr": [rates[name] for name in names], **_corrected_eps(problem.loop.optimizer, step)}
+            optimizer.step(loss, override=override, grad_callback=partial(_zeros_for_none, list(patched.fast_params)))
         query_loss = patched(lambda theta: problem.query_loss(theta, problem.meta), names)
         return MetaGradientResult(gradient_of(query_loss, problem.meta), float(query_loss.detach()), losses)
 
@@ -66,6 +70,34 @@ class _Bare(nn.Module):
 
     def forward(self, function: Any, names: list[str]) -> Tensor:
         return function(dict(zip(names, list(self.values), strict=True)))
+
+
+class _DifferentiableAdamW(higher.optim.DifferentiableAdam):
+    """Decoupled decay first, then `higher`'s Adam without any."""
+
+    def _update(self, grouped_grads: Any, **kwargs: Any) -> None:
+        decays = [group["weight_decay"] for group in self.param_groups]
+        for group, decay in zip(self.param_groups, decays, strict=True):
+            group["params"] = [p * (1 - group["lr"] * decay) for p in group["params"]]
+            group["weight_decay"] = 0.0
+        super()._update(grouped_grads, **kwargs)
+        for group, decay in zip(self.param_groups, decays, strict=True):
+            group["weight_decay"] = decay
+
+
+higher.register_optim(torch.optim.AdamW, _DifferentiableAdamW)
+
+
+def _corrected_eps(rule: InnerOptimizer, step: int) -> dict[str, list[float]]:
+    """The ε of this step with which `higher`'s Adam divides by √v̂ + ε, as torch does."""
+    if not isinstance(rule, Adam):
+        return {}
+    return {"eps": [rule.eps * math.sqrt(1 - rule.betas[1] ** (step + 1))]}
+
+
+def _zeros_for_none(params: Sequence[Tensor], grads: Sequence[Tensor | None]) -> list[Tensor]:
+    """A tensor without a gradient is still moved by momentum and by weight decay."""
+    return [torch.zeros_like(p) if g is None else g for p, g in zip(params, grads, strict=True)]
 
 
 def _torch_optimizer(rule: InnerOptimizer, module: nn.Module) -> torch.optim.Optimizer:

@@ -26,7 +26,8 @@ RULES: dict[str, tuple[InnerOptimizer, Any, dict[str, Any]]] = {
 
 
 def loop_of(rule: str, steps: int, learn: str) -> InnerLoop:
-    # Values that float32 holds exactly (products with the weight decay, too), and smaller ones where a step is about η whatever the gradient.
+    # Values that float32 holds exactly (products with the weight decay, too), and smaller ones where a step is
+    # about η whatever the gradient.
     value, head = (0.03125, 0.0625) if rule.startswith("adam") else (0.125, 0.25)
     return InnerLoop(
         steps=steps, optimizer=RULES[rule][0], step_size={"value": value, "head": head, "learn": learn}

@@ -5,7 +5,6 @@ import weakref
 import pytest
 import torch
 
-
 from metacl.adaptation import AdamW, InnerLoop
 from metacl.metagradients import Reverse, Unrolled
 from tests.metagradients.problems import (

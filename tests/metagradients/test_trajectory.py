@@ -10,6 +10,7 @@ from metacl.metagradients import (
     ESTIMATORS,
     FirstOrder,
     InnerLoopDiverged,
+    Reptile,
     Reverse,
     Unrolled,
     adapt,
@@ -18,7 +19,7 @@ from metacl.metagradients import (
 )
 from tests.metagradients.problems import adapted_query_loss, loop_of, problem_of, scalar_problem
 
-ALL = [Reverse(), Unrolled(), FirstOrder()]
+ALL = [Reverse(), Unrolled(), FirstOrder(), Reptile()]
 
 
 def by_name(estimator):
@@ -33,8 +34,8 @@ def halving_problem(steps):
 
 def test_yields_every_state():
     problem = halving_problem(3)
-    found = [state.theta["x"].item() for state in trajectory(problem, plain_gradient(problem), problem.start(problem.meta))]
-    assert found == [8.0, 4.0, 2.0, 1.0]
+    states = trajectory(problem, plain_gradient(problem), problem.start(problem.meta))
+    assert [state.theta["x"].item() for state in states] == [8.0, 4.0, 2.0, 1.0]
 
 
 def test_losses_of_a_state_are_those_of_the_steps_before_it():
@@ -90,7 +91,7 @@ def test_loss_that_is_no_number(estimator):
 
 
 def test_names():
-    assert ESTIMATORS.names() == ["first_order", "reverse", "unrolled"]
+    assert ESTIMATORS.names() == ["first_order", "reptile", "reverse", "unrolled"]
 
 
 def test_unrolled_says_which_optimizer_higher_lacks():
