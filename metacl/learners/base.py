@@ -57,8 +57,11 @@ class Learner(ABC):
         Where the model lies and batches are put.
     base_parameters : int
         Numbers held by the frozen model.
+    module : nn.Module or None
+        The network, for checks that look at its layers; None where there is none.
     """
 
+    module: nn.Module | None = None
     initial: Params
     width: int
     device: torch.device

@@ -79,10 +79,10 @@ class TextClassifier(Learner):
         self.width = encoder.config.hidden_size
         self.adapted.model.to(device)
         held = dict(self.adapted.model.named_parameters())
-        self._module: nn.Module = self.adapted.model
+        self.module: nn.Module = self.adapted.model
         if engine is not None:
-            self._module = engine(self.adapted.model, [held[n] for n in self.adapted.module_names.values()])
-        self._prefix = FrozenPrefix(self._module, self.adapted.module_names.values())
+            self.module = engine(self.adapted.model, [held[n] for n in self.adapted.module_names.values()])
+        self._prefix = FrozenPrefix(self.module, self.adapted.module_names.values())
 
     def peft_config(self) -> dict[str, Any]:
         """The adapter's config, naming the model as this config does."""
@@ -95,12 +95,12 @@ class TextClassifier(Learner):
         )
         inputs = {name: tokens[name].to(self.device) for name in ("input_ids", "attention_mask")}
         targets = None if labels is None else torch.tensor(labels, device=self.device)
-        return Batch(inputs, self._prefix.compute(self._module, inputs), targets)
+        return Batch(inputs, self._prefix.compute(self.module, inputs), targets)
 
     def features(self, params: Params, batch: Batch) -> Tensor:
         """Pooled (and normalized) encoder outputs, (B, D)."""
         with self._prefix.reuse(batch.prefix):
-            hidden = functional_call(self._module, self.adapted.bind(params), (), batch.inputs).last_hidden_state
+            hidden = functional_call(self.module, self.adapted.bind(params), (), batch.inputs).last_hidden_state
         if self.config.pooling == "cls":
             pooled = hidden[:, 0]
         else:

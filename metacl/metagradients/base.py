@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from metacl.adaptation import InnerLoop, State
-from metacl.learners.base import Params
+from metacl.learners.base import Learner, Params
 from metacl.registry import Component, Registry
 
 
@@ -65,15 +65,37 @@ class MetaGradient(Component):
     """A way to compute or approximate g. Stateless; one object serves every task.
 
     Class attributes declare what it is, so that a config asking for the impossible is refused before training.
+
+    Attributes
+    ----------
+    order : int
+        Highest derivative of the support loss that enters g.
+    exact : bool
+        Whether g is the derivative of the adapted query loss, but for rounding.
+    needs_double_backward : bool
+        Whether the support loss is differentiated twice by autograd (fused attention cannot be).
+    sharding_stages : frozenset of int
+        ZeRO stages of the frozen base that it works with.
     """
 
     order: ClassVar[int]
     exact: ClassVar[bool]
     needs_double_backward: ClassVar[bool]
+    sharding_stages: ClassVar[frozenset[int]]
 
     def estimate(self, problem: InnerProblem) -> MetaGradientResult:
         """Compute g for one task. Raises `InnerLoopDiverged`."""
         raise NotImplementedError  # pragma: no cover - an interface
+
+    def check_loop(self, loop: InnerLoop) -> None:
+        """Raise `ConfigError` if this inner loop cannot be differentiated this way. Called when a config is read."""
+
+    def check_learner(self, learner: Learner) -> None:
+        """Raise `ConfigError` if this model cannot be differentiated this way. Called before training starts."""
+
+    def monitored(self, step: int, index: int) -> bool:
+        """Whether g of task `index` of outer step `step` is to be compared with the exact one. Default: never."""
+        return False
 
 
 ESTIMATORS: Registry[MetaGradient] = Registry("meta-gradient estimator", "estimator")

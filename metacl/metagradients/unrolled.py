@@ -36,6 +36,7 @@ class Unrolled(MetaGradient):
     order: ClassVar[int] = 2
     exact: ClassVar[bool] = True
     needs_double_backward: ClassVar[bool] = True
+    sharding_stages: ClassVar[frozenset[int]] = frozenset({0})
 
     def estimate(self, problem: InnerProblem) -> MetaGradientResult:
         """See `MetaGradient.estimate`."""

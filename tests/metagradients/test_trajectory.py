@@ -8,6 +8,7 @@ import torch
 from metacl.adaptation import InnerLoop, InnerOptimizer
 from metacl.metagradients import (
     ESTIMATORS,
+    FiniteDifference,
     FirstOrder,
     InnerLoopDiverged,
     Reptile,
@@ -19,7 +20,7 @@ from metacl.metagradients import (
 )
 from tests.metagradients.problems import adapted_query_loss, loop_of, problem_of, scalar_problem
 
-ALL = [Reverse(), Unrolled(), FirstOrder(), Reptile()]
+ALL = [Reverse(), Unrolled(), FiniteDifference(), FirstOrder(), Reptile()]
 
 
 def by_name(estimator):
@@ -91,7 +92,7 @@ def test_loss_that_is_no_number(estimator):
 
 
 def test_names():
-    assert ESTIMATORS.names() == ["first_order", "reptile", "reverse", "unrolled"]
+    assert ESTIMATORS.names() == ["finite_difference", "first_order", "reptile", "reverse", "unrolled"]
 
 
 def test_unrolled_says_which_optimizer_higher_lacks():
