@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import torch
-from pydantic import NonNegativeInt, PositiveFloat
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat
 from torch import Tensor
 
 from metacl.adaptation.optimizers import INNER_OPTIMIZERS, InnerOptimizer
@@ -57,9 +57,14 @@ class StepSizes(Component):
 
 
 class InnerLoop(Component):
-    """K steps of an inner optimizer on the support loss."""
+    """K steps of an inner optimizer on the support loss.
+
+    proximal : λ of a term λ/2 ‖θ − θ_0‖² that is descended with the support loss and keeps θ near its start
+    (Rajeswaran et al. 2019, eq. 3; the reported losses are without it); 0 for none.
+    """
 
     steps: NonNegativeInt = 5
+    proximal: NonNegativeFloat = 0.0
     optimizer: Annotated[InnerOptimizer, chosen_from(INNER_OPTIMIZERS)] = INNER_OPTIMIZERS.build({"name": "sgd"})
     step_size: StepSizes = StepSizes()
 

@@ -12,6 +12,7 @@ from metacl.metagradients.base import (
 )
 from metacl.metagradients.finite_difference import FiniteDifference
 from metacl.metagradients.first_order import FirstOrder
+from metacl.metagradients.implicit import Implicit
 from metacl.metagradients.kinks import kinks
 from metacl.metagradients.reptile import Reptile
 from metacl.metagradients.reverse import Reverse
@@ -21,6 +22,7 @@ __all__ = [
     "ESTIMATORS",
     "FiniteDifference",
     "FirstOrder",
+    "Implicit",
     "InnerLoopDiverged",
     "InnerProblem",
     "MetaGradient",

@@ -1,7 +1,7 @@
 """The meta-gradient problem of one task, and what an estimator of its gradient promises.
 
 For meta-parameters φ (what is learned, step sizes η included) and one task:
-θ_0 = start(φ), θ_{k+1} = step(θ_k, s_k, ∇L_S(θ_k); η), and the wanted gradient is g = d L_Q(θ_K) / dφ.
+θ_0 = start(φ), θ_{k+1} = step(θ_k, s_k, ∇L_S(θ_k) + λ(θ_k − θ_0); η), and the wanted gradient is g = d L_Q(θ_K) / dφ.
 """
 
 from __future__ import annotations
@@ -115,8 +115,11 @@ class InnerState:
 def trajectory(problem: InnerProblem, gradient: InnerGradient, theta: Params) -> Iterator[InnerState]:
     """θ_0 = `theta`, θ_1, … θ_K, one at a time. Whether the walk is differentiable depends on `gradient` alone.
 
+    The loop's proximal term, if any, is descended too: its gradient λ(θ_k − θ_0) is added to `gradient`'s.
+
     Raises `InnerLoopDiverged` on the first support loss that is not finite.
     """
+    start, pull = theta, problem.loop.proximal
     state: State = {}
     losses: list[float] = []
     names = list(theta)
@@ -126,6 +129,8 @@ def trajectory(problem: InnerProblem, gradient: InnerGradient, theta: Params) ->
         losses.append(float(loss))
         if not math.isfinite(losses[-1]):
             raise InnerLoopDiverged(losses)
+        if pull:
+            grads = {name: grads[name] + pull * (theta[name] - start[name]) for name in names}
         rates = problem.loop.rates(problem.meta, names, step)
         theta, state = problem.loop.optimizer.update(theta, grads, state, rates, step)
         yield InnerState(theta, list(losses))

@@ -56,10 +56,15 @@ class Unrolled(MetaGradient):
             if not math.isfinite(losses[-1]):
                 raise InnerLoopDiverged(losses)
             rates = problem.loop.rates(problem.meta, names, step)
+            loss = loss + 0.5 * problem.loop.proximal * _squared_distance(patched.fast_params, start)
             override = {"lr": [rates[name] for name in names], **_corrected_eps(problem.loop.optimizer, step)}
             optimizer.step(loss, override=override, grad_callback=partial(_zeros_for_none, list(patched.fast_params)))
         query_loss = patched(lambda theta: problem.query_loss(theta, problem.meta), names)
         return MetaGradientResult(gradient_of(query_loss, problem.meta), float(query_loss.detach()), losses)
+
+
+def _squared_distance(theta: Sequence[Tensor], start: Params) -> Tensor:
+    return torch.stack([((now - then) ** 2).sum() for now, then in zip(theta, start.values(), strict=True)]).sum()
 
 
 class _Bare(nn.Module):

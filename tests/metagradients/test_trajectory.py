@@ -92,7 +92,7 @@ def test_loss_that_is_no_number(estimator):
 
 
 def test_names():
-    assert ESTIMATORS.names() == ["finite_difference", "first_order", "reptile", "reverse", "unrolled"]
+    assert ESTIMATORS.names() == ["finite_difference", "first_order", "implicit", "reptile", "reverse", "unrolled"]
 
 
 def test_unrolled_says_which_optimizer_higher_lacks():
