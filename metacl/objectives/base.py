@@ -48,7 +48,9 @@ class MetaObjective(Component):
     def meta_parameters(self, learner: Learner, loop: InnerLoop, ways: int) -> Params:
         """Initial values of everything the outer loop trains: what is learned, and the learned step sizes."""
         learned = self.learned(learner, ways)
-        return {**learned, **loop.step_size.initial(self.inner_names(learned), loop.steps)}
+        # What adapts without being learned (a head made from the support) may have another shape in every task.
+        shapes = {name: learned[name].shape if name in learned else None for name in self.inner_names(learned)}
+        return {**learned, **loop.step_size.initial(shapes, loop.steps)}
 
     def problem(self, learner: Learner, meta: Params, task: Task, loop: InnerLoop) -> InnerProblem:
         """One task as the estimator sees it."""

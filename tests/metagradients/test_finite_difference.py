@@ -15,12 +15,10 @@ from metacl.errors import ConfigError
 from metacl.metagradients import FiniteDifference, Reverse, kinks
 from metacl.tasks import TaskAddress
 from tests.helpers import TinyLearner, TinyLearnerConfig, tiny_config
-from tests.metagradients.problems import RULES, loop_of, problem_of, relative_error, scalar_problem
-
-MODES = ["none", "scalar", "tensor", "tensor_and_step"]
+from tests.metagradients.problems import LEARN, RULES, loop_of, problem_of, relative_error, scalar_problem
 
 
-@pytest.mark.parametrize("learn", MODES)
+@pytest.mark.parametrize("learn", LEARN)
 @pytest.mark.parametrize("steps", [0, 1, 5, 10])
 @pytest.mark.parametrize("rule", RULES)
 def test_central_differences_come_near_the_exact_gradient(rule, steps, learn):
