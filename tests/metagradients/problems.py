@@ -42,7 +42,7 @@ def loop_of(rule: str, steps: int, learn: str) -> InnerLoop:
     )
 
 
-def problem_of(loop: InnerLoop) -> InnerProblem:
+def problem_of(loop: InnerLoop, dtype: torch.dtype = torch.float64) -> InnerProblem:
     """Three classes; a tanh layer that adapts, a head started from class means, and a temperature that does not adapt.
 
     The support loss pulls θ towards φ and differs from step to step; the query loss looks at φ directly, too.
@@ -50,17 +50,17 @@ def problem_of(loop: InnerLoop) -> InnerProblem:
     generator = torch.Generator().manual_seed(3)
 
     def normal(*shape: int) -> torch.Tensor:
-        return torch.randn(shape, dtype=torch.float64, generator=generator)
+        return torch.randn(shape, dtype=torch.float64, generator=generator).to(dtype)
 
     support, query = normal(EXAMPLES, 4), normal(EXAMPLES, 4)
     targets = torch.tensor([0, 1, 2, 0, 1, 2, 2])
-    members = F.one_hot(targets, 3).double()
+    members = F.one_hot(targets, 3).to(dtype)
     meta: Params = {"adapter.0.w": 0.5 * normal(5, 4), "adapter.0.b": 0.1 * normal(5), "temperature": 0.3 * normal()}
     meta.update({name: size.double() for name, size in loop.step_size.initial(INNER, loop.steps).items()})
     for name in meta:  # away from the equal initial values, so that mixing up steps or tensors shows
         if name.startswith("step_size."):
             meta[name] = meta[name] * (1 + 0.2 * torch.rand(meta[name].shape, dtype=torch.float64, generator=generator))
-    meta = {name: tensor.requires_grad_() for name, tensor in meta.items()}
+    meta = {name: tensor.to(dtype).requires_grad_() for name, tensor in meta.items()}
 
     def features(params: Params, x: torch.Tensor) -> torch.Tensor:
         return torch.tanh(F.linear(x, params["adapter.0.w"], params["adapter.0.b"]))

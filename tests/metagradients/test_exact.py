@@ -42,6 +42,15 @@ def test_reverse_equals_higher(rule, steps, learn):
 
 @pytest.mark.parametrize("learn", LEARN)
 @pytest.mark.parametrize("rule", RULES)
+def test_reverse_equals_higher_in_single_precision(rule, learn):
+    problem = problem_of(loop_of(rule, 20, learn), torch.float32)
+    found, expected = Reverse().estimate(problem), Unrolled().estimate(problem)
+    assert all(tensor.dtype == torch.float32 for tensor in found.gradient.values())
+    assert relative_error(found.gradient, expected.gradient) < 1e-5
+
+
+@pytest.mark.parametrize("learn", LEARN)
+@pytest.mark.parametrize("rule", RULES)
 def test_reverse_equals_finite_differences(rule, learn):
     problem = problem_of(loop_of(rule, 3, learn))
     found = Reverse().estimate(problem)
