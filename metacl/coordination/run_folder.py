@@ -5,6 +5,7 @@ A folder belongs to one run. Another run that would write into it is refused bef
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -55,11 +56,11 @@ class RunFolder:
         """Make the folder this run's by writing its resolved config. Raises `ResourceError` if that cannot be."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            write_text(self.config, config_to_yaml(config))
         except OSError as error:
             raise ResourceError(
                 f"{self.path}: cannot be written ({error.strerror}). Give another one (output=…)."
             ) from None
+        write_text(self.config, config_to_yaml(config))
 
     def _stored(self) -> dict[str, Any]:
         try:
@@ -96,10 +97,17 @@ def differing_keys(stored: dict[str, Any], current: dict[str, Any]) -> list[str]
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a text file whole or not at all."""
+    """Replace a text file whole or not at all. Raises `ResourceError` if it cannot be written."""
     aside = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(path)
+    try:
+        aside.write_text(text, encoding="utf-8")
+        aside.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
+        raise ResourceError(
+            f"{path}: cannot be written ({error.strerror}). Free some space or use another folder."
+        ) from None
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
