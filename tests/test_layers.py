@@ -9,8 +9,23 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "metacl"
 
 ORDER = [
-    "errors", "registry", "tasks", "learners", "adaptation", "metagradients", "objectives", "aggregation", "config",
-    "initialization", "coordination", "evaluation", "reporting", "api", "plan", "doctor", "cli",
+    "errors",
+    "registry",
+    "tasks",
+    "learners",
+    "adaptation",
+    "metagradients",
+    "objectives",
+    "aggregation",
+    "config",
+    "initialization",
+    "coordination",
+    "evaluation",
+    "reporting",
+    "api",
+    "plan",
+    "doctor",
+    "cli",
 ]
 """Every top-level part imports only itself and those before it."""
 
@@ -65,7 +80,8 @@ def test_imports_only_what_lies_below(path):
 
 def test_ray_stands_only_where_ray_is_meant():
     stray = {
-        name for name in importers_of("ray")
+        name
+        for name in importers_of("ray")
         if not (Path(name).parent == Path("metacl/coordination") and Path(name).name.startswith("ray_"))
     }
     assert stray == set()

@@ -21,16 +21,14 @@ RULES: dict[str, tuple[InnerOptimizer, Any, dict[str, Any]]] = {
     "momentum": (SGD(momentum=0.9), torch.optim.SGD, {"momentum": 0.9}),
     "nesterov": (SGD(momentum=0.9, nesterov=True), torch.optim.SGD, {"momentum": 0.9, "nesterov": True}),
     "adam": (Adam(), torch.optim.Adam, {}),
-    "adamw": (AdamW(weight_decay=0.125), torch.optim.AdamW, {"weight_decay": 0.125}),
+    "adamw": (AdamW(weight_decay=0.1), torch.optim.AdamW, {"weight_decay": 0.1}),
 }
 
 
 def loop_of(rule: str, steps: int, learn: str) -> InnerLoop:
-    # Values that float32 holds exactly (products with the weight decay, too), and smaller ones where a step is about η whatever the gradient.
-    value, head = (0.03125, 0.0625) if rule.startswith("adam") else (0.125, 0.25)
-    return InnerLoop(
-        steps=steps, optimizer=RULES[rule][0], step_size={"value": value, "head": head, "learn": learn}
-    )
+    # Smaller ones where a step is about η whatever the gradient.
+    value, head = (0.03, 0.06) if rule.startswith("adam") else (0.1, 0.3)
+    return InnerLoop(steps=steps, optimizer=RULES[rule][0], step_size={"value": value, "head": head, "learn": learn})
 
 
 def problem_of(loop: InnerLoop) -> InnerProblem:
@@ -84,9 +82,9 @@ def rate_by_hand(loop: InnerLoop, meta: Params, name: str, step: int) -> float:
     value = loop.step_size.head if name.startswith("head.") else loop.step_size.value
     return {
         "none": lambda: value,
-        "scalar": lambda: value * float(meta["step_size.factor"]),
-        "tensor": lambda: float(meta[f"step_size.{name}"]),
-        "tensor_and_step": lambda: float(meta[f"step_size.{name}"][step]),
+        "scalar": lambda: value * meta["step_size.factor"].item(),
+        "tensor": lambda: meta[f"step_size.{name}"].item(),
+        "tensor_and_step": lambda: meta[f"step_size.{name}"][step].item(),
     }[loop.step_size.learn]()
 
 

@@ -5,7 +5,6 @@ import weakref
 import pytest
 import torch
 
-
 from metacl.adaptation import AdamW, InnerLoop
 from metacl.metagradients import Reverse, Unrolled
 from tests.metagradients.problems import (
@@ -21,6 +20,13 @@ from tests.metagradients.problems import (
 
 MODES = ["none", "scalar", "tensor", "tensor_and_step"]
 EXACT = [Reverse(), Unrolled()]
+
+
+@pytest.fixture(autouse=True)
+def step_sizes_in_float64():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
 
 
 def by_name(estimator):

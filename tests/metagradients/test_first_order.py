@@ -8,6 +8,13 @@ from metacl.metagradients import FirstOrder, Reverse
 from tests.metagradients.problems import RULES, loop_of, problem_of, rate_by_hand, relative_error, scalar_problem
 
 
+@pytest.fixture(autouse=True)
+def step_sizes_in_float64():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
 @pytest.mark.parametrize("learn", ["none", "scalar", "tensor", "tensor_and_step"])
 @pytest.mark.parametrize("steps", [0, 1, 4])
 def test_equals_fomaml_written_out(steps, learn):

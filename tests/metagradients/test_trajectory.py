@@ -21,6 +21,13 @@ from tests.metagradients.problems import adapted_query_loss, loop_of, problem_of
 ALL = [Reverse(), Unrolled(), FirstOrder()]
 
 
+@pytest.fixture(autouse=True)
+def step_sizes_in_float64():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
 def by_name(estimator):
     return estimator.registered_name
 
@@ -33,8 +40,8 @@ def halving_problem(steps):
 
 def test_yields_every_state():
     problem = halving_problem(3)
-    found = [state.theta["x"].item() for state in trajectory(problem, plain_gradient(problem), problem.start(problem.meta))]
-    assert found == [8.0, 4.0, 2.0, 1.0]
+    states = trajectory(problem, plain_gradient(problem), problem.start(problem.meta))
+    assert [state.theta["x"].item() for state in states] == [8.0, 4.0, 2.0, 1.0]
 
 
 def test_losses_of_a_state_are_those_of_the_steps_before_it():

@@ -98,7 +98,8 @@ def test_proto_maml_learns_no_head(learner):
 
 
 @pytest.mark.parametrize(
-    ("objective", "inner"), [(MAML(), ADAPTER + HEAD), (ANIL(), HEAD), (ProtoMAML(), ADAPTER + HEAD)],
+    ("objective", "inner"),
+    [(MAML(), ADAPTER + HEAD), (ANIL(), HEAD), (ProtoMAML(), ADAPTER + HEAD)],
     ids=["maml", "anil", "proto_maml"],
 )
 def test_what_adapts_is_known_before_any_task(objective, inner, learner, task):
