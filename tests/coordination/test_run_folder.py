@@ -1,5 +1,6 @@
 """A run's folder: whose it is, what may change between its parts, and its metrics after an interruption."""
 
+import errno
 import json
 
 import pytest
@@ -186,6 +187,20 @@ def test_full_disk_under_the_metrics(tmp_path):
     folder.metrics.symlink_to("/dev/full")  # every write to it fails with ENOSPC
     with pytest.raises(ResourceError, match=r"metrics\.jsonl"):
         folder.append_metrics({"step": 1})
+
+
+def test_full_disk_under_a_text_leaves_the_old_one(tmp_path, monkeypatch):
+    path = tmp_path / "a.txt"
+    write_text(path, "old")
+
+    def full(self, target):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(type(path), "replace", full)
+    with pytest.raises(ResourceError, match=r"a\.txt: cannot be written \(No space left on device\)") as caught:
+        write_text(path, "new")
+    assert caught.value.exit_code == 3
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("a.txt", "old")]
 
 
 def test_text_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):

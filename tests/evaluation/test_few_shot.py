@@ -122,17 +122,21 @@ ACCURACIES = {
 
 
 class Scripted:
-    """Returns `ACCURACIES`, the last episode first."""
+    """Returns accuracies that are written down, the last episode first."""
+
+    def __init__(self, accuracies, order=reversed):
+        self.accuracies, self.order = accuracies, order
 
     def map(self, work, addresses, meta):
         self.asked = addresses
-        for address in reversed(addresses):
+        for address in self.order(addresses):
             index = address.index
-            yield Done(address, tuple(EpisodeScore(row, of[index], 0.5 * index) for row, of in ACCURACIES.items()))
+            scores = [EpisodeScore(row, values[index], 0.5 * index) for row, values in self.accuracies.items()]
+            yield Done(address, tuple(scores))
 
 
 def test_table():
-    seen, executor = [], Scripted()
+    seen, executor = [], Scripted(ACCURACIES)
     rows = evaluate(
         executor,
         np.zeros(1, np.float32),
@@ -170,6 +174,17 @@ def test_table():
         "low": rows[0].accuracy.low,
         "high": rows[0].accuracy.high,
     }
+
+
+def test_table_does_not_depend_on_the_order_of_answers():
+    # Added up in another order, these have another sum.
+    accuracies = {Row("a", None): [1e16, 1.0, -1e16, 1.0]}
+    evaluation = Evaluation(shape={}, episodes=4)
+    forward, backward, mixed = (
+        evaluate(Scripted(accuracies, order), np.zeros(1, np.float32), [], evaluation, lambda done, of: None)
+        for order in (iter, reversed, lambda addresses: [addresses[index] for index in (0, 2, 1, 3)])
+    )
+    assert forward == backward == mixed
 
 
 def test_evaluation_in_this_process(tmp_path):
