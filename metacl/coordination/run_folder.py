@@ -65,7 +65,7 @@ class RunFolder:
     def _stored(self) -> dict[str, Any]:
         try:
             stored = yaml.safe_load(self.config.read_text("utf-8"))
-        except yaml.YAMLError:
+        except (yaml.YAMLError, ValueError):
             stored = None
         if not isinstance(stored, dict):
             raise ConfigError(f"{self.config}: damaged. Restore it, or give another folder (output=…).")
@@ -80,8 +80,14 @@ class RunFolder:
 
     def append_metrics(self, line: dict[str, Any]) -> None:
         """One line of JSON."""
-        with self.metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        try:
+            with self.metrics.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise ResourceError(
+                f"{self.metrics}: cannot be written ({error.strerror}). Free some space; the same command continues "
+                f"from the last checkpoint."
+            ) from None
 
 
 def differing_keys(stored: dict[str, Any], current: dict[str, Any]) -> list[str]:

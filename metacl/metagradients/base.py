@@ -98,7 +98,7 @@ def trajectory(problem: InnerProblem, gradient: InnerGradient, theta: Params) ->
     state: State = {}
     losses: list[float] = []
     names = list(theta)
-    yield InnerState(theta, losses)
+    yield InnerState(theta, [])
     for step in range(problem.loop.steps):
         loss, grads = gradient(theta, problem.meta, step)
         losses.append(float(loss))
@@ -106,7 +106,7 @@ def trajectory(problem: InnerProblem, gradient: InnerGradient, theta: Params) ->
             raise InnerLoopDiverged(losses)
         rates = problem.loop.rates(problem.meta, names, step)
         theta, state = problem.loop.optimizer.update(theta, grads, state, rates, step)
-        yield InnerState(theta, losses)
+        yield InnerState(theta, list(losses))
 
 
 def adapt(problem: InnerProblem, gradient: InnerGradient, theta: Params) -> InnerState:

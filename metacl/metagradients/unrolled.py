@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import higher
 import torch
+from higher.optim import DifferentiableAdam
 from torch import Tensor, nn
 
 from metacl.adaptation import SGD, Adam, AdamW, InnerOptimizer
@@ -52,7 +53,12 @@ class Unrolled(MetaGradient):
             if not math.isfinite(losses[-1]):
                 raise InnerLoopDiverged(losses)
             rates = problem.loop.rates(problem.meta, names, step)
-            optimizer.step(loss, override={"lr": [rates[name] for name in names]})
+            override: dict[str, list[Any]] = {"lr": [rates[name] for name in names]}
+            if isinstance(problem.loop.optimizer, Adam):
+                # higher adds ε to √v, torch to √v̂ = √v / √(1 − β₂ᵏ⁺¹).
+                rule = problem.loop.optimizer
+                override["eps"] = [rule.eps * math.sqrt(1 - rule.betas[1] ** (step + 1))]
+            optimizer.step(loss, override=override)
         query_loss = patched(lambda theta: problem.query_loss(theta, problem.meta), names)
         return MetaGradientResult(gradient_of(query_loss, problem.meta), float(query_loss.detach()), losses)
 
@@ -66,6 +72,23 @@ class _Bare(nn.Module):
 
     def forward(self, function: Any, names: list[str]) -> Tensor:
         return function(dict(zip(names, list(self.values), strict=True)))
+
+
+class _DifferentiableAdamW(DifferentiableAdam):
+    """What `higher` lacks: θ is shrunk by 1 − ηλ, then Adam steps without weight decay."""
+
+    def _update(self, grouped_grads: list[list[Tensor | None]], **kwargs: Any) -> None:
+        decays = [group["weight_decay"] for group in self.param_groups]
+        for group, grads, decay in zip(self.param_groups, grouped_grads, decays, strict=True):
+            shrink = 1 - group["lr"] * decay
+            group["params"] = [p if g is None else p * shrink for p, g in zip(group["params"], grads, strict=True)]
+            group["weight_decay"] = 0.0
+        super()._update(grouped_grads, **kwargs)
+        for group, decay in zip(self.param_groups, decays, strict=True):
+            group["weight_decay"] = decay
+
+
+higher.register_optim(torch.optim.AdamW, _DifferentiableAdamW)
 
 
 def _torch_optimizer(rule: InnerOptimizer, module: nn.Module) -> torch.optim.Optimizer:

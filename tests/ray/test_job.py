@@ -38,7 +38,15 @@ def head(tmp_path_factory):
     (folder / "token").write_text(secrets.token_hex(32))
     environment = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(folder / "token")}
     port, dashboard_port = free_port(), free_port()
-    command = [RAY, "start", "--head", "--block", f"--port={port}", f"--dashboard-port={dashboard_port}", "--num-cpus=2"]
+    command = [
+        RAY,
+        "start",
+        "--head",
+        "--block",
+        f"--port={port}",
+        f"--dashboard-port={dashboard_port}",
+        "--num-cpus=2",
+    ]
     # Fixed default ports may be taken by another head on this machine; without its agent's port it takes no jobs.
     for name in ("ray-client-server-port", "dashboard-agent-listen-port", "dashboard-agent-grpc-port"):
         command.append(f"--{name}={free_port()}")
