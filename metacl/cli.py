@@ -63,7 +63,7 @@ def train(
     from metacl import api
     from metacl.config import config_to_yaml, load_config
     from metacl.plan import make_plan
-    from metacl.reporting import RichProgress, closing_table
+    from metacl.reporting import RichProgress, closing_table, cost
 
     resolved = load_config(config, overrides or [])
     if dry_run:
@@ -84,6 +84,7 @@ def train(
         run = api.train(resolved, progress, choice)  # type: ignore[arg-type]
     if run.results is not None:
         closing_table(run.results, out)
+        out.print(f"\nIt cost {cost(run.results)}.", soft_wrap=True)
     out.print(f"\ninitialization  {run.initialization}\nrun folder      {run.folder}", soft_wrap=True)
     if run.results is not None:
         out.print(f"report          {run.folder / 'report.html'}", soft_wrap=True)

@@ -149,7 +149,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
         raise ConfigError(f"{path}: no such config file. Paths are relative to {Path.cwd()}.")
     try:
         tree = yaml.safe_load(path.read_text("utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date that cannot be
         where = getattr(error, "problem_mark", None)
         line = f", line {where.line + 1}" if where is not None else ""
         raise ConfigError(f"{path}{line}: not YAML ({getattr(error, 'problem', None) or error}).") from None
@@ -163,7 +163,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
 def config_from_dict(tree: dict[str, Any], origin: str = "config") -> RunConfig:
     """Check a tree of plain values and build the config. Raises `ConfigError` prefixed with `origin`."""
     try:
-        return RunConfig(**tree)
+        return RunConfig.model_validate(tree)
     except ValidationError as error:
         raise ConfigError(f"{origin}: {explain(error, RunConfig)}") from None
     except ConfigError as error:
@@ -195,7 +195,7 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         )
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):
         raise ConfigError(f"override {override!r}: the value is not YAML; quote it.") from None
     node = tree
     for part in parts[:-1]:

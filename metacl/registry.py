@@ -10,9 +10,9 @@ import difflib
 import inspect
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from metacl.errors import ConfigError
 
@@ -22,8 +22,16 @@ C = TypeVar("C", bound="Component")
 class Component(BaseModel):
     """A part that a config can choose by name. Fields are its options; it never changes after it is built."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False)
     registered_name: ClassVar[str | None] = None
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _yes_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Left alone, pydantic would take YAML's yes and true for the number 1."""
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
+            raise ValueError(f"yes/no is not possible here (got {value!r})")
+        return value
 
     def to_dict(self) -> dict[str, Any]:
         """All options as plain values, with the name where the component was chosen by one."""
@@ -69,7 +77,7 @@ class Registry(Generic[C]):
 
     def get(self, name: str) -> type[C]:
         """The class behind `name`. Raises `ConfigError` naming the nearest one."""
-        if name not in self._classes:
+        if not isinstance(name, str) or name not in self._classes:
             raise ConfigError(f"{self.key}.name: unknown {self.kind} {name!r}. {nearest(name, self.names())}")
         return self._classes[name]
 
@@ -78,7 +86,7 @@ class Registry(Generic[C]):
         rest = dict(options)
         name = rest.pop("name")
         try:
-            return self.get(name)(**rest)
+            return self.get(name).model_validate(rest)
         except ValidationError as error:
             raise ConfigError(explain(error, self.get(name), prefix=f"{self.key}.")) from None
 
@@ -141,7 +149,9 @@ def _fields_at(model: type[BaseModel], path: list[str]) -> list[str]:
     for part in path:
         field = model.model_fields.get(part)
         annotation = field.annotation if field else None
-        if not (inspect.isclass(annotation) and issubclass(annotation, BaseModel)):
+        kinds = [kind for kind in (annotation, *get_args(annotation)) if inspect.isclass(kind)]  # X, or X | None
+        models = [kind for kind in kinds if issubclass(kind, BaseModel)]
+        if len(models) != 1:
             return []
-        model = annotation
+        model = models[0]
     return list(model.model_fields)

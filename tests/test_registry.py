@@ -111,7 +111,7 @@ def test_every_bad_option_gets_a_line():
 
 @pytest.mark.parametrize("options", [{"name": ["circle"]}, {"name": "circle", 1: 2}])
 def test_options_that_yaml_can_hold_but_no_component_has(options):
-    with pytest.raises(ConfigError, match="drawing.shape"):
+    with pytest.raises(ConfigError, match=r"drawing\.shape"):
         shapes().build(options)
 
 

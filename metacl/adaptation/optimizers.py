@@ -1,7 +1,7 @@
 """Inner optimizers as pure, differentiable functions: (parameters, gradients, state, step sizes) -> new ones.
 
 Each rule is written in tensor operations that autograd can walk through, so a meta-gradient reaches the
-gradients, the state and the step sizes alike. They follow torch.optim's conventions, which `higher` shares.
+gradients, the state and the step sizes alike. They follow torch.optim's conventions.
 """
 
 from __future__ import annotations

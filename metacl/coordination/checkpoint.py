@@ -15,6 +15,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -23,6 +24,7 @@ from metacl.errors import ResourceError, TrainingError
 from metacl.learners.base import Params
 
 FORMAT = 1
+HASHED = {"meta_params.safetensors", "outer_state.safetensors", "state.json"}
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,8 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
     aside = folder / f".step-{checkpoint.step}.tmp-{os.getpid()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _remove(aside)
+        for left in folder.glob(".step-*.tmp-*"):  # by a process that was killed while it wrote
+            _remove(left)
         aside.mkdir()
         save_file({n: t.detach().contiguous() for n, t in checkpoint.meta.items()}, aside / "meta_params.safetensors")
         save_file(checkpoint.outer_state, aside / "outer_state.safetensors")
@@ -56,11 +59,13 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
         _remove(final)
         aside.rename(final)
         _flush(folder)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         _remove(aside)
-        full = " The disk is full; free some space." if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+        # safetensors writes in Rust and hands the system's error on as text.
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        full = any(reason == os.strerror(n) or f"os error {n})" in str(reason) for n in (errno.ENOSPC, errno.EDQUOT))
         raise ResourceError(
-            f"{final}: the checkpoint could not be written ({error.strerror}).{full} "
+            f"{final}: the checkpoint could not be written ({reason}).{' The disk is full; free some space.' * full} "
             f"Older checkpoints are untouched; the run resumes from the newest."
         ) from None
     for _, old in list_checkpoints(folder)[keep:]:
@@ -82,13 +87,15 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """Read and verify one checkpoint. Raises `TrainingError` saying what is damaged."""
     try:
         hashes = json.loads((path / "manifest.json").read_text())
+        if not isinstance(hashes, dict) or set(hashes) != HASHED:
+            raise TrainingError(f"{path}: manifest.json does not list {', '.join(sorted(HASHED))}.")
         for name, expected in hashes.items():
             if _sha256(path / name) != expected:
                 raise TrainingError(f"{path}: {name} is not what its manifest says (sha256 differs).")
         state = json.loads((path / "state.json").read_text())
         meta = load_file(path / "meta_params.safetensors")
         outer = load_file(path / "outer_state.safetensors")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise TrainingError(f"{path}: not a complete checkpoint ({error}).") from None
     if state.get("format") != FORMAT:
         raise TrainingError(f"{path}: written in format {state.get('format')}, this metacl reads {FORMAT}.")

@@ -96,6 +96,11 @@ def train(
     outer = OuterOptimizer(config.outer, initial)
     layout = FlatLayout.of(initial)
     first = _restore(folder, outer, layout, progress.note, resume)
+    if first > config.outer.steps:
+        raise ConfigError(
+            f"outer.steps: {config.outer.steps}, but this run is already trained for {first}. Set outer.steps={first} "
+            f"or more, or give another folder (output=…)."
+        )
     folder.keep_metrics_until(first)
     saved = first if first else -1
     step = first

@@ -5,6 +5,7 @@ A folder belongs to one run. Another run that would write into it is refused bef
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -55,16 +56,16 @@ class RunFolder:
         """Make the folder this run's by writing its resolved config. Raises `ResourceError` if that cannot be."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            write_text(self.config, config_to_yaml(config))
         except OSError as error:
             raise ResourceError(
                 f"{self.path}: cannot be written ({error.strerror}). Give another one (output=…)."
             ) from None
+        write_text(self.config, config_to_yaml(config))
 
     def _stored(self) -> dict[str, Any]:
         try:
             stored = yaml.safe_load(self.config.read_text("utf-8"))
-        except yaml.YAMLError:
+        except (yaml.YAMLError, ValueError):
             stored = None
         if not isinstance(stored, dict):
             raise ConfigError(f"{self.config}: damaged. Restore it, or give another folder (output=…).")
@@ -79,8 +80,14 @@ class RunFolder:
 
     def append_metrics(self, line: dict[str, Any]) -> None:
         """One line of JSON."""
-        with self.metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        try:
+            with self.metrics.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise ResourceError(
+                f"{self.metrics}: cannot be written ({error.strerror}). Free some space; the same command continues "
+                f"from the last checkpoint."
+            ) from None
 
 
 def differing_keys(stored: dict[str, Any], current: dict[str, Any]) -> list[str]:
@@ -96,10 +103,17 @@ def differing_keys(stored: dict[str, Any], current: dict[str, Any]) -> list[str]
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a text file whole or not at all."""
+    """Replace a text file whole or not at all. Raises `ResourceError` if it cannot be written."""
     aside = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(path)
+    try:
+        aside.write_text(text, encoding="utf-8")
+        aside.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
+        raise ResourceError(
+            f"{path}: cannot be written ({error.strerror}). Free some space or use another folder."
+        ) from None
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

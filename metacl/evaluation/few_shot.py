@@ -18,6 +18,11 @@ from metacl.evaluation.statistics import Estimate, mean_interval, paired_differe
 from metacl.metagradients import InnerLoopDiverged
 from metacl.tasks import EpisodeShape, TaskAddress
 
+SAME_STEPS = "pretrained, same steps"
+BEST_PRETRAINED = "pretrained, best row"
+SAME_START = "same start, 0 steps"
+"""What a row can be compared with, besides the frozen prototypes."""
+
 
 @dataclass(frozen=True)
 class EpisodeScore:
@@ -54,8 +59,8 @@ class CompareMethods:
 class RowResult:
     """One line of the table. Accuracies and differences are fractions of 1; seconds are means per episode.
 
-    versus : paired differences, by what is compared with ("frozen prototypes", "pretrained, same steps",
-    "pretrained, best row", "same start, 0 steps"); only those that make sense for the row.
+    versus : paired differences, by what is compared with (`FROZEN`, `SAME_STEPS`, `BEST_PRETRAINED`, `SAME_START`);
+    only those that make sense for the row.
     """
 
     method: str
@@ -109,13 +114,13 @@ def _opponents(row: Row, accuracies: dict[Row, list[float]]) -> list[tuple[str, 
     pretrained = [other for other in accuracies if other.method == PRETRAINED]
     candidates = [
         (FROZEN, Row(FROZEN, None)),
-        ("pretrained, same steps", Row(PRETRAINED, row.steps)),
-        ("same start, 0 steps", Row(row.method, 0)),
+        (SAME_STEPS, Row(PRETRAINED, row.steps)),
+        (SAME_START, Row(row.method, 0)),
     ]
     if pretrained and row.method == META_LEARNED:
         # The best on these very episodes: chosen in the baseline's favour.
         best = max(pretrained, key=lambda other: sum(accuracies[other]))
-        candidates.append(("pretrained, best row", best))
+        candidates.append((BEST_PRETRAINED, best))
     return [(name, other) for name, other in candidates if other in accuracies and other != row]
 
 

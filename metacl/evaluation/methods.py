@@ -64,7 +64,7 @@ class FrozenPrototypes:
         return [Row(self.name, None)]
 
     def answers(self, worker: Worker, task: Task, meta: Flat) -> Iterator[Answer]:
-        """Scores are cosines."""
+        """Scores are cosines up to the query's length, which does not change their order."""
         started = time.perf_counter()
         with torch.no_grad():
             initial = {name: tensor.to(worker.learner.device) for name, tensor in worker.initial.items()}

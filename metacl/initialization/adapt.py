@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 
 from metacl.config import RunConfig, config_from_dict
 from metacl.errors import ConfigError, DataError, ResourceError, TrainingError
@@ -148,8 +149,8 @@ class AdaptedClassifier:
             }
             (aside / "adapted.json").write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n", "utf-8")
             replace_folder(aside, path)
-        except OSError as error:
-            raise ResourceError(f"{path}: cannot be written ({error.strerror}).") from None
+        except (OSError, SafetensorError) as error:
+            raise ResourceError(f"{path}: cannot be written ({getattr(error, 'strerror', None) or error}).") from None
         finally:
             shutil.rmtree(aside, ignore_errors=True)
 

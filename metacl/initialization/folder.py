@@ -72,8 +72,8 @@ def write_initialization(
         (aside / "adaptation.json").write_text(json.dumps(adaptation, indent=2) + "\n")
         (aside / "README.md").write_text(card, encoding="utf-8")
         replace_folder(aside, path)
-    except OSError as error:
-        raise ResourceError(f"{path}: cannot be written ({error.strerror}).") from None
+    except (OSError, SafetensorError) as error:  # safetensors writes in Rust and wraps the system's error
+        raise ResourceError(f"{path}: cannot be written ({getattr(error, 'strerror', None) or error}).") from None
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 

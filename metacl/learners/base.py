@@ -24,16 +24,28 @@ Params = dict[str, Tensor]
 
 
 @dataclass
-class Batch:
-    """B examples ready for the model.
+class Group:
+    """G examples of similar length that go through the model together.
 
-    inputs : what the model's forward takes (token ids, attention mask), each (B, L) or (B, …).
-    prefix : activations (B, L, D) at the first adapted layer, or None where nothing lies below it.
-    targets : (B,) class positions (or what the loss compares with), or None when the labels are not known.
+    inputs : what the model's forward takes (token ids, attention mask), each (G, L) or (G, …).
+    prefix : activations (G, L, D) at the first adapted layer, or None where nothing lies below it.
     """
 
     inputs: dict[str, Tensor]
     prefix: Tensor | None
+
+
+@dataclass
+class Batch:
+    """B examples ready for the model.
+
+    groups : the examples, by length.
+    order : (B,) where in the concatenated groups each example stands.
+    targets : (B,) class positions (or what the loss compares with), or None when the labels are not known.
+    """
+
+    groups: list[Group]
+    order: Tensor
     targets: Tensor | None
 
 

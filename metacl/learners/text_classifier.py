@@ -19,8 +19,9 @@ from transformers.utils import logging as transformers_logging
 
 from metacl.errors import ConfigError
 from metacl.learners.adapter import AdaptedModel, AdapterConfig
-from metacl.learners.base import CPU, LEARNERS, Batch, EngineWrapper, Learner, LearnerConfig, Params
+from metacl.learners.base import CPU, LEARNERS, Batch, EngineWrapper, Group, Learner, LearnerConfig, Params
 from metacl.learners.frozen_prefix import FrozenPrefix
+from metacl.learners.length_groups import length_groups
 from metacl.learners.pretrained import find_pretrained
 
 
@@ -89,22 +90,30 @@ class TextClassifier(Learner):
         return self.adapted.peft_config(self.config.model)
 
     def encode(self, texts: Sequence[str], labels: Sequence[int] | None) -> Batch:
-        """Tokenize B texts (cut at `max_length`, padded to the longest) and run the frozen layers once."""
-        tokens = self.tokenizer(
-            list(texts), truncation=True, max_length=self.config.max_length, padding=True, return_tensors="pt"
-        )
-        inputs = {name: tokens[name].to(self.device) for name in ("input_ids", "attention_mask")}
+        """Tokenize B texts (cut at `max_length`, padded by groups of similar length), run the frozen layers once."""
+        tokens = self.tokenizer(list(texts), truncation=True, max_length=self.config.max_length)["input_ids"]
+        members = length_groups([len(ids) for ids in tokens])
+        groups = []
+        for positions in members:
+            padded = self.tokenizer.pad({"input_ids": [tokens[p] for p in positions]}, return_tensors="pt")
+            inputs = {name: padded[name].to(self.device) for name in ("input_ids", "attention_mask")}
+            groups.append(Group(inputs, self._prefix.compute(self.module, inputs)))
+        order = torch.tensor([position for positions in members for position in positions]).argsort()
         targets = None if labels is None else torch.tensor(labels, device=self.device)
-        return Batch(inputs, self._prefix.compute(self.module, inputs), targets)
+        return Batch(groups, order.to(self.device), targets)
 
     def features(self, params: Params, batch: Batch) -> Tensor:
         """Pooled (and normalized) encoder outputs, (B, D)."""
-        with self._prefix.reuse(batch.prefix):
-            hidden = functional_call(self.module, self.adapted.bind(params), (), batch.inputs).last_hidden_state
+        bound = self.adapted.bind(params)
+        return torch.cat([self._pooled(bound, group) for group in batch.groups])[batch.order]
+
+    def _pooled(self, bound: Params, group: Group) -> Tensor:
+        with self._prefix.reuse(group.prefix):
+            hidden = functional_call(self.module, bound, (), group.inputs).last_hidden_state
         if self.config.pooling == "cls":
             pooled = hidden[:, 0]
         else:
-            mask = batch.inputs["attention_mask"].unsqueeze(-1).to(hidden.dtype)
+            mask = group.inputs["attention_mask"].unsqueeze(-1).to(hidden.dtype)
             pooled = (hidden * mask).sum(1) / mask.sum(1)
         return F.normalize(pooled, dim=-1) if self.config.normalize else pooled
 

@@ -4,5 +4,6 @@ from metacl.reporting.progress import QuietProgress, RichProgress
 from metacl.reporting.report import write_report
 from metacl.reporting.table import closing_table
 from metacl.reporting.verdict import verdict
+from metacl.reporting.wording import cost
 
-__all__ = ["QuietProgress", "RichProgress", "closing_table", "verdict", "write_report"]
+__all__ = ["QuietProgress", "RichProgress", "closing_table", "cost", "verdict", "write_report"]

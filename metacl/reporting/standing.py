@@ -78,7 +78,7 @@ class Training:
 
     def _speed(self) -> list[str]:
         spent = self._step_done_at - self._started
-        return [f"{60 * self._tasks_taken / spent:.3g} tasks/min"] if spent > 0 else []
+        return [f"{60 * self._tasks_taken / spent:.1f} tasks/min"] if spent > 0 else []
 
     def _losses(self) -> list[str]:
         if self._latest is None:
@@ -125,7 +125,7 @@ class Evaluating:
         parts = [f"episode {self._done}/{self._of}{' done' if self.finished else ''}"]
         spent = self._done_at - self._started
         if spent > 0:
-            parts.append(f"{60 * self._done / spent:.3g} episodes/min")
+            parts.append(f"{60 * self._done / spent:.1f} episodes/min")
             if not self.finished:
                 left = spent / self._done * (self._of - self._done) - (now - self._done_at)
                 parts.append(f"{duration(max(left, 0.0))} left")

@@ -11,10 +11,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from metacl.evaluation.few_shot import BEST_PRETRAINED, SAME_START
+from metacl.evaluation.methods import FROZEN
 from metacl.reporting.verdict import verdict
 from metacl.reporting.wording import milliseconds, percent, points, protocol
 
-COMPARISONS = ("frozen prototypes", "pretrained, same steps", "same start, 0 steps")
+COMPARISONS = (FROZEN, BEST_PRETRAINED, SAME_START)
 HEADERS = ("method", "inner steps", "accuracy, %", *(f"vs {name}" for name in COMPARISONS), "ms to adapt")
 ABSENT = "–"
 

@@ -9,11 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from metacl.evaluation.few_shot import BEST_PRETRAINED, SAME_START
+from metacl.evaluation.methods import FROZEN, META_LEARNED, PRETRAINED
 from metacl.reporting.wording import Estimate, inner_steps, percent
-
-META_LEARNED = "meta-learned"
-PRETRAINED = "pretrained"
-FROZEN = "frozen prototypes"
 
 Row = Mapping[str, Any]
 
@@ -52,17 +50,7 @@ def _against_pretrained(rows: list[Row], best: Row) -> str:
     if pretrained is None:
         return "The pretrained start was not evaluated with inner steps, so the two starts are not compared."
     the_best = f"the best pretrained row ({_described(pretrained)})"
-    # Only rows with equally many steps were paired, so the best pretrained row is compared with its twin.
-    twin = _meta_learned(rows, pretrained["steps"])
-    if twin is None:
-        return f"No paired difference with {the_best} was measured: meta-learned has no row with as many steps."
-    difference = twin["versus"]["pretrained, same steps"]
-    if twin is best:
-        return f"It is {_compared(the_best, difference)}."
-    return (
-        f"With as many steps, the meta-learned start ({_described(twin)}) is {_compared(the_best, difference)}; "
-        f"the two best rows differ in steps and were not paired."
-    )
+    return f"It is {_compared(the_best, best['versus'][BEST_PRETRAINED])}."
 
 
 def _where_from(rows: list[Row], best: Row) -> str:
@@ -73,7 +61,7 @@ def _where_from(rows: list[Row], best: Row) -> str:
     if adapted is None:
         added = "what inner steps would add was not evaluated"
     else:
-        change = adapted["versus"]["same start, 0 steps"]
+        change = adapted["versus"][SAME_START]
         unsure = ", not distinguishable from 0" if _contains_zero(change) else ""
         added = f"taking {inner_steps(adapted['steps'])} adds {_difference(change)}{unsure}"
     if FROZEN not in start["versus"]:

@@ -49,5 +49,19 @@ def protocol(results: Mapping[str, Any]) -> str:
     )
 
 
+def cost(results: Mapping[str, Any]) -> str:
+    """``3:20 of training (60 steps, 240 tasks, …), 5:02 of evaluation, on 2 worker group(s)``."""
+    said = results["cost"]
+    parts = []
+    if training := said.get("training"):
+        share = training["coordinator_seconds"] / training["seconds"]
+        parts.append(
+            f"{duration(training['seconds'])} of training ({training['steps']} steps, {training['tasks']} tasks, "
+            f"{100 * share:.1f} % of it the coordinator's)"
+        )
+    parts.append(f"{duration(said['evaluation_seconds'])} of evaluation")
+    return f"{', '.join(parts)}, on {said['groups']} worker group(s)"
+
+
 def _half(estimate: Estimate) -> str:
     return f"{50 * (estimate['high'] - estimate['low']):.2f}"

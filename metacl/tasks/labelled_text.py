@@ -7,15 +7,20 @@ of classes that training never saw (Vinyals et al. 2016, "Matching Networks for 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import get_args
+from typing import Annotated, Any, get_args
 
-from pydantic import model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from metacl.errors import DataError
 from metacl.tasks.bundled import BUNDLED, bundled_class_split, bundled_examples
 from metacl.tasks.episode import TASK_SOURCES, Episode, EpisodeShape, Split, TaskAddress, TaskSource
 from metacl.tasks.randomness import AddressedRandom
 from metacl.tasks.readers import Example, read_examples
+
+
+def _two_digits(value: Any) -> Any:
+    """YAML reads an unquoted 02 as the number 2."""
+    return f"{value:02d}" if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 @TASK_SOURCES.register("labelled_text")
@@ -27,12 +32,12 @@ class LabelledText(TaskSource):
     """
 
     dataset: str | None = None
-    class_split: str = "01"
+    class_split: Annotated[str, BeforeValidator(_two_digits)] = "01"
     path: Path | None = None
     text_column: str = "text"
     label_column: str = "label"
     fractions: tuple[float, float, float] = (0.4, 0.2, 0.4)
-    split_seed: int = 0
+    split_seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
     @model_validator(mode="after")
     def _one_origin(self) -> LabelledText:
@@ -66,7 +71,8 @@ class ClassEpisodes:
     name : str
         What the data is, for messages.
     examples : list of Example
-        Exact duplicates within a class are kept once, so that support and query never share a sentence.
+        Exact duplicates within a class are kept once, so that a class never has one sentence in support and query.
+        A text that carries two labels stays in both classes.
     classes : dict of split to class names
         Disjoint.
     """
@@ -128,5 +134,5 @@ class ClassEpisodes:
 def _split_classes(names: list[str], fractions: tuple[float, float, float], seed: int) -> dict[Split, list[str]]:
     shuffled = AddressedRandom(TaskAddress("train", seed, 0, 0)).sample(names, len(names))
     first = round(fractions[0] * len(names))
-    second = first + round(fractions[1] * len(names))
+    second = round((fractions[0] + fractions[1]) * len(names))  # rounded together: the three parts add up
     return {"train": shuffled[:first], "valid": shuffled[first:second], "test": shuffled[second:]}

@@ -68,7 +68,10 @@ def _decode(path: Path) -> str:
         raise DataError(f"{path}: no such file. Paths are relative to {Path.cwd()}.")
     if path.is_dir():
         raise DataError(f"{path}: is a folder; expected a .jsonl or .csv file.")
-    raw = path.read_bytes()
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}).") from None
     if path.suffix == ".xz":
         try:
             raw = lzma.decompress(raw)
@@ -77,10 +80,14 @@ def _decode(path: Path) -> str:
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
+        decoded = error.object  # without the byte order mark, which error.start does not count
+        line = decoded.count(b"\n", 0, error.start) + 1
+        if path.suffix == ".xz":
+            mend = f"xz -dc {path.name} | iconv -f LATIN1 -t UTF-8 | xz > converted{''.join(path.suffixes[-2:])}"
+        else:
+            mend = f"iconv -f LATIN1 -t UTF-8 {path.name} > converted{path.suffix}"
         raise DataError(
-            f"{path}, line {line}: not UTF-8 (byte 0x{raw[error.start]:02x}). "
-            f"Convert it, for example: iconv -f LATIN1 -t UTF-8 {path.name} > converted{path.suffix}"
+            f"{path}, line {line}: not UTF-8 (byte 0x{decoded[error.start]:02x}). Convert it, for example: {mend}"
         ) from None
 
 
@@ -100,8 +107,10 @@ def _jsonl_rows(path: Path, content: str) -> Iterator[tuple[int, dict[str, objec
 
 def _csv_rows(path: Path, content: str) -> Iterator[tuple[int, dict[str, object]]]:
     reader = csv.DictReader(io.StringIO(content, newline=""), strict=True)
-    line = 1
+    line = 0
     try:
+        if reader.fieldnames:  # reads the header
+            line = reader.line_num
         for row in reader:
             line = reader.line_num
             if None in row:

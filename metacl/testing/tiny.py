@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from metacl.adaptation import SGD, InnerLoop, StepSizes
-from metacl.learners.base import CPU, Batch, Learner, Params, Task
+from metacl.learners.base import CPU, Batch, Group, Learner, Params, Task
 from metacl.metagradients import InnerProblem
 from metacl.objectives import class_means
 
@@ -38,11 +38,12 @@ class TinyLearner(Learner):
     def encode(self, examples: Any, labels: Any) -> Batch:
         """B texts, (B, SIZE)."""
         x = torch.stack([normal(zlib.crc32(text.encode()), SIZE) for text in examples])
-        return Batch({"x": x}, None, None if labels is None else torch.tensor(labels))
+        targets = None if labels is None else torch.tensor(labels)
+        return Batch([Group({"x": x}, None)], torch.arange(len(x)), targets)
 
     def features(self, params: Params, batch: Batch) -> Tensor:
         """See the class, (B, SIZE)."""
-        return torch.tanh(F.linear(batch.inputs["x"], params["adapter.0.weight"], params["adapter.0.bias"]))
+        return torch.tanh(F.linear(batch.groups[0].inputs["x"], params["adapter.0.weight"], params["adapter.0.bias"]))
 
     def outputs(self, params: Params, batch: Batch) -> Tensor:
         """Linear scores, (B, N)."""

@@ -35,7 +35,8 @@ def test_tensor_has_one_a_tensor():
 def test_tensor_and_step_has_one_a_tensor_and_step():
     meta = sizes("tensor_and_step").initial(NAMES, 3)
     assert {name: tensor.tolist() for name, tensor in meta.items()} == {
-        "step_size.adapter.w": [0.25, 0.25, 0.25], "step_size.head.bias": [2.0, 2.0, 2.0]
+        "step_size.adapter.w": [0.25, 0.25, 0.25],
+        "step_size.head.bias": [2.0, 2.0, 2.0],
     }
     meta["step_size.adapter.w"] = torch.tensor([1.0, 2.0, 3.0])
     found = [sizes("tensor_and_step").at(meta, "adapter.w", step).item() for step in range(6)]
@@ -97,7 +98,8 @@ def test_untrained_step_sizes_are_the_same_in_every_mode(learn):
     for step in range(4):
         rates = loop.rates(meta, list(NAMES), step)
         assert {name: rate.unique().tolist() for name, rate in rates.items()} == {
-            "adapter.w": [0.25], "head.bias": [2.0]
+            "adapter.w": [0.25],
+            "head.bias": [2.0],
         }
 
 

@@ -29,17 +29,14 @@ RULES: dict[str, tuple[InnerOptimizer, Any, dict[str, Any]]] = {
     "momentum": (SGD(momentum=0.9), torch.optim.SGD, {"momentum": 0.9}),
     "nesterov": (SGD(momentum=0.9, nesterov=True), torch.optim.SGD, {"momentum": 0.9, "nesterov": True}),
     "adam": (Adam(), torch.optim.Adam, {}),
-    "adamw": (AdamW(weight_decay=0.125), torch.optim.AdamW, {"weight_decay": 0.125}),
+    "adamw": (AdamW(weight_decay=0.1), torch.optim.AdamW, {"weight_decay": 0.1}),
 }
 
 
 def loop_of(rule: str, steps: int, learn: str) -> InnerLoop:
-    # Values that float32 holds exactly (products with the weight decay, too), and smaller ones where a step is
-    # about η whatever the gradient.
-    value, head = (0.03125, 0.0625) if rule.startswith("adam") else (0.125, 0.25)
-    return InnerLoop(
-        steps=steps, optimizer=RULES[rule][0], step_size={"value": value, "head": head, "learn": learn}
-    )
+    # Smaller ones where a step is about η whatever the gradient.
+    value, head = (0.03, 0.06) if rule.startswith("adam") else (0.1, 0.3)
+    return InnerLoop(steps=steps, optimizer=RULES[rule][0], step_size={"value": value, "head": head, "learn": learn})
 
 
 def problem_of(loop: InnerLoop, dtype: torch.dtype = torch.float64) -> InnerProblem:
@@ -93,7 +90,7 @@ def rate_by_hand(loop: InnerLoop, meta: Params, name: str, step: int) -> torch.T
     value = loop.step_size.head if name.startswith("head.") else loop.step_size.value
     layer = "head" if name.startswith("head.") else "adapter.0"
     rate = {
-        "none": lambda: torch.tensor(value),
+        "none": lambda: torch.tensor(value, dtype=torch.float64),
         "scalar": lambda: value * meta["step_size.factor"],
         "layer": lambda: meta[f"step_size.{layer}"],
         "layer_and_step": lambda: meta[f"step_size.{layer}"][step],

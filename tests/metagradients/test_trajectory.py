@@ -23,6 +23,13 @@ from tests.metagradients.problems import adapted_query_loss, loop_of, problem_of
 ALL = [Reverse(), Unrolled(), FiniteDifference(), FirstOrder(), Reptile()]
 
 
+@pytest.fixture(autouse=True)
+def step_sizes_in_float64():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
 def by_name(estimator):
     return estimator.registered_name
 

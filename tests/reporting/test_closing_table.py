@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from metacl.reporting import closing_table
+from metacl.reporting import closing_table, cost
 
 
 def printed(results, width=80):
@@ -42,3 +42,10 @@ def test_brackets_in_names_are_not_markup(results):
 def test_fewer_rows_are_a_table_too(results, kept):
     results["rows"] = results["rows"][:kept]
     assert "No meta-learned row" in printed(results)
+
+
+def test_what_it_cost(results):
+    assert cost(results) == (
+        "2:01:42 of training (3 steps, 12 tasks, 1.0 % of it the coordinator's), 6:52 of evaluation, "
+        "on 2 worker group(s)"
+    )

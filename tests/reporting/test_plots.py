@@ -20,7 +20,7 @@ def test_adaptation_curves_name_every_method_and_every_number_of_steps(rows):
     assert {"frozen prototypes", "pretrained", "meta-learned", "0", "5", "inner steps", "query accuracy, %"} <= {*said}
 
 
-@pytest.mark.parametrize("kept", [[0], [2], [0, 2], []])
+@pytest.mark.parametrize("kept", [[0], [2], [0, 2]])
 def test_adaptation_curves_of_few_rows(rows, kept):
     ElementTree.fromstring(adaptation_curves([rows[index] for index in kept]))
 

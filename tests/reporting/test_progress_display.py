@@ -7,6 +7,7 @@ from rich.console import Console
 
 from metacl.coordination.coordinator import StepMetrics
 from metacl.reporting import QuietProgress, RichProgress
+from metacl.reporting.standing import Training
 
 
 class Clock:
@@ -67,7 +68,7 @@ def test_a_log_is_not_flooded_but_hears_the_beginning_and_the_end(log, clock):
     assert len(said) == 4
     assert said[0].endswith("training: step 1, task 1/4")
     assert said[-1].endswith(
-        "training: step 250/250 done · 2.4e+03 tasks/min · query loss 0.500 · support loss 1.250 → 0.750"
+        "training: step 250/250 done · 2400.0 tasks/min · query loss 0.500 · support loss 1.250 → 0.750"
     )
 
 
@@ -88,7 +89,7 @@ def test_speed_and_time_left_count_this_session_only(log, clock):
         clock.now += 20
         progress.step_done(metrics(92, seconds=20.0), 100)
     first, second = lines(log)[1:]
-    assert "step 91/100 done · 8 tasks/min" in first  # 4 tasks in 30 s
+    assert "step 91/100 done · 8.0 tasks/min" in first  # 4 tasks in 30 s
     assert first.endswith("4:30 left")  # 9 steps of 30 s
     assert "step 92/100 done · 9.6 tasks/min" in second  # 8 tasks in 50 s
     assert second.endswith("3:20 left")  # 8 steps of 25 s
@@ -111,8 +112,8 @@ def test_evaluation_has_its_own_speed(log, clock):
             progress.evaluation_progress(done, 30)
     said = [line for line in lines(log) if "evaluating:" in line]
     assert len(said) <= 8  # a minute of work
-    assert said[1].endswith("episodes/min · 0:46 left")  # 7 of 30 are done in 14 s
-    assert said[-1].endswith("evaluating: episode 30/30 done · 30 episodes/min")
+    assert said[1].endswith("episode 8/30 · 30.0 episodes/min · 0:44 left")  # 8 in 16 s, and 22 are left
+    assert said[-1].endswith("evaluating: episode 30/30 done · 30.0 episodes/min")
 
 
 def test_an_exception_leaves_how_far_it_came(log, clock):
@@ -135,8 +136,8 @@ def test_a_pipe_with_forced_colour_is_no_terminal(clock):
 def test_a_terminal_shows_life_before_the_first_step_is_done(terminal):
     with RichProgress(terminal) as progress:
         progress.task_done(0, 1, 4)
-        progress._live.refresh()
-        assert "step 1, task 1/4" in terminal.file.getvalue()
+    written = terminal.file.getvalue()
+    assert "step 1, task 1/4" in written[: written.rindex("\x1b[?25h")]
 
 
 @pytest.mark.parametrize("error", [None, KeyboardInterrupt])
@@ -154,12 +155,14 @@ def test_a_terminal_is_given_back(terminal, error):
     assert "training: step 1/3 done" in written[written.rindex("\x1b[?25h") :]
 
 
-def test_a_finished_step_moves_the_bar(terminal, clock):
-    with RichProgress(terminal) as progress:
-        progress.step_done(metrics(5), 10)
-        assert progress._current.fraction() == pytest.approx(0.5)
-        progress.task_done(5, 2, 4)
-        assert progress._current.fraction() == pytest.approx(0.55)
+def test_the_bar_moves_with_steps_and_their_tasks():
+    training = Training()
+    training.task_done(4, 1, 4)
+    assert training.fraction() is None  # nobody has said yet how many steps there are
+    training.step_done(metrics(5), 10, now=0.0)
+    assert training.fraction() == pytest.approx(0.5)
+    training.task_done(5, 2, 4)
+    assert training.fraction() == pytest.approx(0.55)
 
 
 def test_quiet_is_quiet(capsys):

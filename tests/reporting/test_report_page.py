@@ -128,3 +128,8 @@ def test_cost_by_hand(results):
 def test_a_run_of_no_seconds_has_no_share(results):
     results["cost"]["training"]["seconds"] = 0.0
     assert "of it in the coordinator" not in dict(cost(results["cost"]))
+
+
+def test_a_library_that_is_missing_does_not_cost_the_report(written, results, monkeypatch):
+    monkeypatch.setattr("metacl.reporting.report.LIBRARIES", ("torch", "no-such-library"))
+    assert "no-such-library not installed" in written(results)

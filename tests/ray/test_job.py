@@ -1,0 +1,121 @@
+"""``ray job submit -- python ray_jobs/train.py …`` on a running head does the same job: same bytes as a local run."""
+
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+import yaml
+
+import metacl
+from tests.small_runs import save_tiny_bert, small_config, small_tree
+
+ROOT = Path(__file__).parents[2]
+RAY = str(Path(sys.executable).with_name("ray"))
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def head(tmp_path_factory):
+    """A head of its own, in the foreground, so that ending it ends nobody else's cluster (`ray stop` would).
+
+    Yields (address, dashboard, environment): Ray wants the token that the head was started with.
+    """
+    folder = tmp_path_factory.mktemp("head")
+    (folder / "token").write_text(secrets.token_hex(32))
+    environment = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(folder / "token")}
+    port, dashboard_port = free_port(), free_port()
+    command = [
+        RAY,
+        "start",
+        "--head",
+        "--block",
+        f"--port={port}",
+        f"--dashboard-port={dashboard_port}",
+        "--num-cpus=2",
+    ]
+    # Fixed default ports may be taken by another head on this machine; without its agent's port it takes no jobs.
+    for name in ("ray-client-server-port", "dashboard-agent-listen-port", "dashboard-agent-grpc-port"):
+        command.append(f"--{name}={free_port()}")
+    command.append("--disable-usage-stats")
+    log = folder / "log"
+    with log.open("w") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
+    dashboard = f"http://127.0.0.1:{dashboard_port}"
+    deadline = time.monotonic() + 120
+    while True:
+        try:
+            urllib.request.urlopen(f"{dashboard}/api/version", timeout=2).close()
+        except urllib.error.HTTPError:
+            break  # it answers, and asks for the token
+        except OSError:
+            assert process.poll() is None and time.monotonic() < deadline, log.read_text()
+            time.sleep(0.5)
+        else:
+            break
+    yield f"127.0.0.1:{port}", dashboard, environment
+    process.terminate()
+    process.wait(timeout=60)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return save_tiny_bert(tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def expected(model, tmp_path_factory):
+    """The bytes that a local run trains."""
+    config = small_config(model, tmp_path_factory.mktemp("local") / "run")
+    metacl.train(config)
+    return trained_bytes(config.folder)
+
+
+def trained_bytes(run):
+    return (run / "checkpoints/step-5/meta_params.safetensors").read_bytes()
+
+
+def test_job_trains_the_same_bytes(head, model, expected, tmp_path):
+    _, dashboard, environment = head
+    tree = small_tree(model, tmp_path / "job", workers={"executor": "ray", "groups": 2})
+    (tmp_path / "work").mkdir()
+    for name in ("metacl", "ray_jobs"):
+        (tmp_path / "work" / name).symlink_to(ROOT / name)
+    (tmp_path / "work/small.yaml").write_text(yaml.safe_dump(tree))
+    command = [RAY, "job", "submit", "--address", dashboard, "--working-dir", str(tmp_path / "work"), "--"]
+    command += [sys.executable, "ray_jobs/train.py", "small.yaml", f"output={tmp_path / 'job'}"]
+    for _ in range(10):
+        submitted = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=400)
+        if "No available agent" not in submitted.stderr:  # the head answers a little before it takes jobs
+            break
+        time.sleep(3)
+    assert submitted.returncode == 0, submitted.stdout + submitted.stderr
+    assert "training: step 5/5 done" in submitted.stdout  # its progress is on the job's page
+    assert trained_bytes(tmp_path / "job") == expected
+
+
+def test_training_from_outside_by_address(head, model, expected, tmp_path):
+    address, _, environment = head
+    tree = small_tree(model, tmp_path / "run", workers={"executor": "ray", "groups": 2, "address": address})
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(tree))
+    command = [sys.executable, "-m", "metacl.cli", "train", str(tmp_path / "small.yaml")]
+    planned = subprocess.run([*command, "--dry-run"], capture_output=True, text=True, env=environment, timeout=200)
+    assert planned.returncode == 0, planned.stderr
+    assert f"the cluster at {address}: 2 CPUs, 0 GPUs" in planned.stdout
+    assert not (tmp_path / "run").exists()
+    trained = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=400)
+    assert trained.returncode == 0, trained.stderr
+    assert trained_bytes(tmp_path / "run") == expected
