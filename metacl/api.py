@@ -151,9 +151,10 @@ def check_data(config: RunConfig, training: bool = True) -> str:
 
 
 def starting_point(config: RunConfig) -> tuple[Learner, Params]:
-    """The learner and the meta-parameters before training."""
+    """The learner and the meta-parameters before training. Raises `ConfigError` if the estimator cannot take it."""
     use_threads(config.workers.threads)
     learner = config.learner.build(config.seed)
+    config.estimator.check_learner(learner)
     return learner, config.objective.meta_parameters(learner, config.inner, config.episodes.ways)
 
 

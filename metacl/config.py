@@ -113,8 +113,21 @@ class RunConfig(Component):
         if self.estimator.needs_double_backward and not self.learner.double_backward:
             raise ValueError(
                 f"estimator {self.estimator.registered_name!r} differentiates twice, and fused attention has no second "
-                f"derivative. Set learner.attention=eager, or estimator=first_order"
+                f"derivative. Set learner.attention=eager, estimator=finite_difference, or estimator=first_order"
             )
+        if self.estimator.monitored(0, 0) and not self.learner.double_backward:
+            raise ValueError(
+                "estimator.monitor_every: comparing with reverse differentiates twice, and fused attention has no "
+                "second derivative. Set learner.attention=eager, or estimator.monitor_every=0"
+            )
+        stage, possible = self.workers.zero_stage, sorted(self.estimator.sharding_stages)
+        if self.workers.executor == "ray" and stage not in possible:
+            raise ValueError(
+                f"workers.zero_stage: {stage}, but estimator {self.estimator.registered_name!r} works with stage "
+                f"{' or '.join(map(str, possible))}. Set workers.zero_stage={possible[-1]}"
+                f"{_estimator_for(stage, self.learner.double_backward)}"
+            )
+        self.estimator.check_loop(self.inner)
         return self
 
     @property
@@ -160,6 +173,15 @@ def config_from_dict(tree: dict[str, Any], origin: str = "config") -> RunConfig:
 def config_to_yaml(config: RunConfig) -> str:
     """The resolved config as YAML that loads to an equal one."""
     return yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True)
+
+
+def _estimator_for(stage: int, double_backward: bool) -> str:
+    """The half sentence that names an estimator for this ZeRO stage, the most exact that the model allows."""
+    for name in ("reverse", "finite_difference"):
+        kind = ESTIMATORS.get(name)
+        if stage in kind.sharding_stages and (double_backward or not kind.needs_double_backward):
+            return f", or estimator={name}"
+    return ""
 
 
 def _apply(tree: dict[str, Any], override: str) -> None:

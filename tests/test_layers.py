@@ -16,6 +16,7 @@ ORDER = [
     "adaptation",
     "metagradients",
     "objectives",
+    "testing",
     "aggregation",
     "config",
     "initialization",

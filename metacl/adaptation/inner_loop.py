@@ -1,65 +1,110 @@
 """How a task adapts: the number of inner steps, the optimizer, and step sizes that can be learned.
 
-Learned step sizes are ordinary meta-parameters under ``step_size.``: one for all (scalar), one a tensor
-(Li et al. 2017, "Meta-SGD", coarsened), or one a tensor and step (Antoniou et al. 2019, "MAML++", sec. 4).
+Learned step sizes are ordinary meta-parameters under ``step_size.``, shared as coarsely as wanted: from one for
+everything, over one a layer and step (Antoniou et al. 2019, "MAML++", sec. 4, "LSLR"), to one for every single
+number (Li et al. 2017, "Meta-SGD", eq. 3).
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 import torch
-from pydantic import NonNegativeInt, PositiveFloat
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat
 from torch import Tensor
 
 from metacl.adaptation.optimizers import INNER_OPTIMIZERS, InnerOptimizer
+from metacl.errors import ConfigError
 from metacl.learners.base import Params
 from metacl.registry import Component, chosen_from
 
 FAMILY = "step_size."
+HEAD = "head."
 
 
 class StepSizes(Component):
     """Step sizes of the inner loop, per step.
 
     value : the (initial) step size of every tensor but the head's. head : that of the head.
-    learn : "none", or what shares one learned step size: everything ("scalar", a factor on both values), each
-    tensor ("tensor"), or each tensor at each step ("tensor_and_step"; steps beyond the trained ones use the last).
+    learn : "none", or what shares one learned step size: everything ("scalar", a factor on both values), each layer
+    ("layer": tensors under the same first number in their names; the head has its own and the rest share one), each
+    tensor ("tensor"), or nothing ("parameter": one for every number). With "_and_step" a layer or tensor has one at
+    each step; steps beyond the trained ones use the last.
     """
 
     value: PositiveFloat = 0.05
     head: PositiveFloat = 0.5
-    learn: Literal["none", "scalar", "tensor", "tensor_and_step"] = "tensor"
+    learn: Literal["none", "scalar", "layer", "layer_and_step", "tensor", "tensor_and_step", "parameter"] = "tensor"
 
-    def initial(self, names: list[str], steps: int) -> Params:
-        """The meta-parameters that hold the learned step sizes of the named tensors."""
+    def initial(self, shapes: Mapping[str, torch.Size | None], steps: int) -> Params:
+        """The meta-parameters that hold the learned step sizes.
+
+        Parameters
+        ----------
+        shapes : name -> shape
+            Of every tensor that adapts; None where it differs from task to task.
+        steps : int
+            Inner steps of training.
+
+        Raises
+        ------
+        ConfigError
+            One step size a number is asked for a tensor whose shape is not known.
+        """
+        if self.learn == "none":
+            return {}
         if self.learn == "scalar":
             return {f"{FAMILY}factor": torch.tensor(1.0)}
-        if self.learn == "tensor":
-            return {FAMILY + name: torch.tensor(self._value(name)) for name in names}
-        if self.learn == "tensor_and_step":
-            return {FAMILY + name: torch.full((max(steps, 1),), self._value(name)) for name in names}
-        return {}
+        return {
+            self._key(name): torch.full(self._shape(name, shape, steps), self._value(name))
+            for name, shape in shapes.items()
+        }
 
     def at(self, meta: Params, name: str, step: int) -> Tensor:
-        """Step size of tensor `name` at inner step `step`, differentiable in `meta`."""
+        """Step size of tensor `name` at inner step `step`, differentiable in `meta`; broadcasts against the tensor."""
+        if self.learn == "none":
+            # A scalar of higher precision does not change its parameter's type.
+            return torch.tensor(self._value(name), dtype=torch.float64)
         if self.learn == "scalar":
             return meta[f"{FAMILY}factor"] * self._value(name)
-        if self.learn == "tensor":
-            return meta[FAMILY + name]
-        if self.learn == "tensor_and_step":
-            sizes = meta[FAMILY + name]
-            return sizes[min(step, len(sizes) - 1)]
-        return torch.tensor(self._value(name))
+        sizes = meta[self._key(name)]
+        return sizes[min(step, len(sizes) - 1)] if self.learn.endswith("_and_step") else sizes
+
+    def _key(self, name: str) -> str:
+        if not self.learn.startswith("layer"):
+            return FAMILY + name
+        if name.startswith(HEAD):
+            return f"{FAMILY}head"
+        numbered = re.match(r"(.*?\.\d+)\.", name)
+        return FAMILY + (numbered.group(1) if numbered else "rest")
+
+    def _shape(self, name: str, shape: torch.Size | None, steps: int) -> tuple[int, ...]:
+        if self.learn.endswith("_and_step"):
+            return (max(steps, 1),)
+        if self.learn != "parameter":
+            return ()
+        if shape is None:
+            raise ConfigError(
+                f"inner.step_size.learn: parameter wants one step size for every number of {name}, whose shape differs "
+                f"from task to task. Set inner.step_size.learn=tensor, or objective=maml, whose head has a fixed size."
+            )
+        return tuple(shape)
 
     def _value(self, name: str) -> float:
-        return self.head if name.startswith("head.") else self.value
+        return self.head if name.startswith(HEAD) else self.value
 
 
 class InnerLoop(Component):
-    """K steps of an inner optimizer on the support loss."""
+    """K steps of an inner optimizer on the support loss.
+
+    proximal : λ of a term λ/2 ‖θ − θ_0‖² that is descended with the support loss and keeps θ near its start
+    (Rajeswaran et al. 2019, eq. 3; the reported losses are without it); 0 for none.
+    """
 
     steps: NonNegativeInt = 5
+    proximal: NonNegativeFloat = 0.0
     optimizer: Annotated[InnerOptimizer, chosen_from(INNER_OPTIMIZERS)] = INNER_OPTIMIZERS.build({"name": "sgd"})
     step_size: StepSizes = StepSizes()
 

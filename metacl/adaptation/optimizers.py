@@ -6,6 +6,7 @@ gradients, the state and the step sizes alike. They follow torch.optim's convent
 
 from __future__ import annotations
 
+import math
 from typing import Annotated
 
 import torch
@@ -88,8 +89,10 @@ class Adam(InnerOptimizer):
         m_old, v_old = state.get("first", zeros), state.get("second", zeros)
         m = {n: first * m_old[n] + (1 - first) * g for n, g in grads.items()}
         v = {n: second * v_old[n] + (1 - second) * g * g for n, g in grads.items()}
-        m_scale, v_scale = 1 / (1 - first ** (step + 1)), 1 / (1 - second ** (step + 1))
-        moved = {n: params[n] - rates[n] * (m[n] * m_scale) / (_sqrt(v[n] * v_scale) + self.eps) for n in params}
+        # m̂ / (√v̂ + ε) with the bias corrections folded into η and ε: fewer operations on whole tensors, in the order
+        # of `higher`. Adam magnifies last bits, so another order would take the two apart by 5e-5 in float32.
+        correction, root = 1 - first ** (step + 1), math.sqrt(1 - second ** (step + 1))
+        moved = {n: params[n] - rates[n] * root / correction * (m[n] / (_sqrt(v[n]) + self.eps * root)) for n in params}
         return moved, {"first": m, "second": v}
 
 

@@ -29,7 +29,10 @@ from metacl.tasks import TaskAddress
 
 @dataclass(frozen=True)
 class StepMetrics:
-    """What one outer step did. Losses are means over the step's tasks; support losses are before and after adapting."""
+    """What one outer step did. Losses are means over the step's tasks; support losses are before and after adapting.
+
+    estimator_error : relative distance from the exact meta-gradient, the mean over the step's monitored tasks.
+    """
 
     step: int
     query_loss: float
@@ -39,6 +42,7 @@ class StepMetrics:
     tasks: int
     seconds: float
     coordinator_seconds: float
+    estimator_error: float | None = None
 
 
 class Progress(Protocol):
@@ -172,6 +176,7 @@ def _step(
         raise TrainingError(f"outer step {step}: the meta-parameters are not finite. Lower outer.learning_rate.")
     now = time.perf_counter()
     steps = config.inner.steps
+    errors = [result.estimator_error for result in ordered if result.estimator_error is not None]
     return StepMetrics(
         step=step + 1,
         query_loss=_mean([result.query_loss for result in ordered]),
@@ -181,6 +186,7 @@ def _step(
         tasks=len(ordered),
         seconds=now - started,
         coordinator_seconds=now - combining,
+        estimator_error=_mean(errors) if errors else None,
     )
 
 

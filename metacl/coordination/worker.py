@@ -6,16 +6,18 @@ workers live; `Work` is what is asked of one.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
+import numpy as np
 import torch
 
 from metacl.config import RunConfig
 from metacl.coordination.flat import Flat, FlatLayout, checksum
 from metacl.errors import TrainingError
 from metacl.learners.base import EngineWrapper, Params, as_leaves, use_threads
-from metacl.metagradients import InnerLoopDiverged
+from metacl.metagradients import InnerLoopDiverged, Reverse
 from metacl.tasks import TaskAddress
 
 R_co = TypeVar("R_co", covariant=True)
@@ -56,12 +58,16 @@ class Done(Generic[R_co]):
 
 @dataclass(frozen=True)
 class TaskResult:
-    """One task's meta-gradient (P,) with the losses on the way and a checksum of the gradient's bytes."""
+    """One task's meta-gradient (P,) with the losses on the way and a checksum of the gradient's bytes.
+
+    estimator_error : relative distance of the gradient from the exact one, where the estimator is monitored.
+    """
 
     gradient: Flat
     checksum: str
     query_loss: float
     support_losses: tuple[float, ...]
+    estimator_error: float | None = None
 
 
 @dataclass(frozen=True)
@@ -76,10 +82,24 @@ class MetaGradientWork:
         problem = config.objective.problem(worker.learner, params, task, config.inner)
         try:
             estimate = config.estimator.estimate(problem)
+            monitored = config.estimator.monitored(address.step, address.index)
+            exact = Reverse().estimate(problem).gradient if monitored else None
         except InnerLoopDiverged as error:
             raise TrainingError(
                 f"task {address}: {error}. Lower inner.step_size.value (now {config.inner.step_size.value}) "
                 f"or outer.learning_rate (now {config.outer.learning_rate})."
             ) from None
         gradient = worker.layout.flatten(estimate.gradient)
-        return TaskResult(gradient, checksum(gradient), estimate.query_loss, tuple(estimate.support_losses))
+        return TaskResult(
+            gradient,
+            checksum(gradient),
+            estimate.query_loss,
+            tuple(estimate.support_losses),
+            None if exact is None else relative_distance(gradient, worker.layout.flatten(exact)),
+        )
+
+
+def relative_distance(found: Flat, expected: Flat) -> float:
+    """‖found − expected‖ / ‖expected‖ in float64; 0 where both are zero, infinite where only `expected` is."""
+    distance, size = float(np.linalg.norm(found.astype(np.float64) - expected)), float(np.linalg.norm(expected))
+    return distance / size if size else math.inf if distance else 0.0

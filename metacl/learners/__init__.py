@@ -9,6 +9,17 @@ if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
 from metacl.learners.base import LEARNERS, Batch, Learner, LearnerConfig, Params, Task
+from metacl.learners.module import ModuleLearner
 from metacl.learners.text_classifier import TextClassifier, TextClassifierConfig
 
-__all__ = ["LEARNERS", "Batch", "Learner", "LearnerConfig", "Params", "Task", "TextClassifier", "TextClassifierConfig"]
+__all__ = [
+    "LEARNERS",
+    "Batch",
+    "Learner",
+    "LearnerConfig",
+    "ModuleLearner",
+    "Params",
+    "Task",
+    "TextClassifier",
+    "TextClassifierConfig",
+]

@@ -7,25 +7,27 @@ loss that are differentiable in them; the frozen base never changes and never en
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from metacl.errors import ConfigError
 from metacl.registry import Component, Registry
 from metacl.tasks.episode import Episode
 
 Params = dict[str, Tensor]
-"""Named tensors. Names are dotted and start with their family: ``adapter.``, ``head.``, ``step_size.``."""
+"""Named tensors. Names are dotted and start with their family: ``adapter.`` (or ``module.`` for a bare module),
+``head.``, ``step_size.``."""
 
 
 @dataclass
 class Group:
     """G examples of similar length that go through the model together.
 
-    inputs : what the model's forward takes (token ids, attention mask), each (G, L).
+    inputs : what the model's forward takes (token ids, attention mask), each (G, L) or (G, …).
     prefix : activations (G, L, D) at the first adapted layer, or None where nothing lies below it.
     """
 
@@ -39,12 +41,23 @@ class Batch:
 
     groups : the examples, by length.
     order : (B,) where in the concatenated groups each example stands.
-    targets : (B,) class positions, or None when the labels are not known.
+    targets : (B,) class positions (or what the loss compares with), or None when the labels are not known.
     """
 
     groups: list[Group]
     order: Tensor
     targets: Tensor | None
+
+    @classmethod
+    def single(cls, inputs: Tensor, targets: Tensor | None) -> Batch:
+        """One group of a single input (B, …), for models without lengths or frozen layers."""
+        return cls([Group({"input": inputs}, None)], torch.arange(len(inputs), device=inputs.device), targets)
+
+    @property
+    def input(self) -> Tensor:
+        """The input of a `single` batch."""
+        (group,) = self.groups
+        return group.inputs["input"]
 
 
 @dataclass
@@ -63,38 +76,43 @@ class Learner(ABC):
     ----------
     initial : Params
         The adaptable parameters as the pretrained model starts with them (leaf tensors without gradient).
-    width : int
-        D, the size of a feature vector.
+    width : int or None
+        D, the size of a feature vector; None where there are no features and no head is put on top.
     device : torch.device
         Where the model lies and batches are put.
     base_parameters : int
         Numbers held by the frozen model.
+    module : nn.Module or None
+        The network, for checks that look at its layers; None where there is none.
     """
 
+    module: nn.Module | None = None
     initial: Params
-    width: int
+    width: int | None = None
     device: torch.device
     base_parameters: int
 
     @abstractmethod
-    def encode(self, texts: Sequence[str], labels: Sequence[int] | None) -> Batch:
-        """Turn B texts into a batch, the frozen part of the model already computed."""
-
-    @abstractmethod
-    def features(self, params: Params, batch: Batch) -> Tensor:
-        """Feature vectors, (B, D)."""
+    def encode(self, examples: Any, labels: Any) -> Batch:
+        """Turn B examples (texts, or arrays) and their labels, or None, into a batch; frozen layers are computed."""
 
     @abstractmethod
     def outputs(self, params: Params, batch: Batch) -> Tensor:
-        """Class scores before the softmax, (B, N)."""
+        """What is predicted: class scores before the softmax, (B, N), or whatever the loss compares to targets."""
 
     @abstractmethod
     def loss(self, params: Params, batch: Batch) -> Tensor:
         """Mean loss over the batch, a scalar."""
 
-    @abstractmethod
+    def features(self, params: Params, batch: Batch) -> Tensor:
+        """Feature vectors, (B, D). Raises `ConfigError` if this learner has none."""
+        raise ConfigError(
+            f"objective: it asks for feature vectors, and a {type(self).__name__} has none. Set objective=maml."
+        )
+
     def peft_config(self) -> dict[str, Any]:
-        """What `peft` wants in adapter_config.json to load the adapter."""
+        """What `peft` wants in adapter_config.json to load the adapter. Raises `ConfigError` if there is none."""
+        raise ConfigError(f"learner: a {type(self).__name__} has no PEFT adapter to be stored as an initialization.")
 
     def prepare(self, episode: Episode) -> Task:
         """Encode an episode's support and query."""

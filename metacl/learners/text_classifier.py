@@ -80,10 +80,10 @@ class TextClassifier(Learner):
         self.width = encoder.config.hidden_size
         self.adapted.model.to(device)
         held = dict(self.adapted.model.named_parameters())
-        self._module: nn.Module = self.adapted.model
+        self.module: nn.Module = self.adapted.model
         if engine is not None:
-            self._module = engine(self.adapted.model, [held[n] for n in self.adapted.module_names.values()])
-        self._prefix = FrozenPrefix(self._module, self.adapted.module_names.values())
+            self.module = engine(self.adapted.model, [held[n] for n in self.adapted.module_names.values()])
+        self._prefix = FrozenPrefix(self.module, self.adapted.module_names.values())
 
     def peft_config(self) -> dict[str, Any]:
         """The adapter's config, naming the model as this config does."""
@@ -97,7 +97,7 @@ class TextClassifier(Learner):
         for positions in members:
             padded = self.tokenizer.pad({"input_ids": [tokens[p] for p in positions]}, return_tensors="pt")
             inputs = {name: padded[name].to(self.device) for name in ("input_ids", "attention_mask")}
-            groups.append(Group(inputs, self._prefix.compute(self._module, inputs)))
+            groups.append(Group(inputs, self._prefix.compute(self.module, inputs)))
         order = torch.tensor([position for positions in members for position in positions]).argsort()
         targets = None if labels is None else torch.tensor(labels, device=self.device)
         return Batch(groups, order.to(self.device), targets)
@@ -109,7 +109,7 @@ class TextClassifier(Learner):
 
     def _pooled(self, bound: Params, group: Group) -> Tensor:
         with self._prefix.reuse(group.prefix):
-            hidden = functional_call(self._module, bound, (), group.inputs).last_hidden_state
+            hidden = functional_call(self.module, bound, (), group.inputs).last_hidden_state
         if self.config.pooling == "cls":
             pooled = hidden[:, 0]
         else:

@@ -10,20 +10,28 @@ from metacl.metagradients.base import (
     plain_gradient,
     trajectory,
 )
+from metacl.metagradients.finite_difference import FiniteDifference
 from metacl.metagradients.first_order import FirstOrder
+from metacl.metagradients.implicit import Implicit
+from metacl.metagradients.kinks import kinks
+from metacl.metagradients.reptile import Reptile
 from metacl.metagradients.reverse import Reverse
 from metacl.metagradients.unrolled import Unrolled
 
 __all__ = [
     "ESTIMATORS",
+    "FiniteDifference",
     "FirstOrder",
+    "Implicit",
     "InnerLoopDiverged",
     "InnerProblem",
     "MetaGradient",
     "MetaGradientResult",
+    "Reptile",
     "Reverse",
     "Unrolled",
     "adapt",
+    "kinks",
     "plain_gradient",
     "trajectory",
 ]

@@ -1,7 +1,7 @@
 """The meta-gradient problem of one task, and what an estimator of its gradient promises.
 
 For meta-parameters φ (what is learned, step sizes η included) and one task:
-θ_0 = start(φ), θ_{k+1} = step(θ_k, s_k, ∇L_S(θ_k); η), and the wanted gradient is g = d L_Q(θ_K) / dφ.
+θ_0 = start(φ), θ_{k+1} = step(θ_k, s_k, ∇L_S(θ_k) + λ(θ_k − θ_0); η), and the wanted gradient is g = d L_Q(θ_K) / dφ.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from metacl.adaptation import InnerLoop, State
-from metacl.learners.base import Params
+from metacl.learners.base import Learner, Params
 from metacl.registry import Component, Registry
 
 
@@ -65,15 +65,37 @@ class MetaGradient(Component):
     """A way to compute or approximate g. Stateless; one object serves every task.
 
     Class attributes declare what it is, so that a config asking for the impossible is refused before training.
+
+    Attributes
+    ----------
+    order : int
+        Highest derivative of the support loss that enters g.
+    exact : bool
+        Whether g is the derivative of the adapted query loss, but for rounding.
+    needs_double_backward : bool
+        Whether the support loss is differentiated twice by autograd (fused attention cannot be).
+    sharding_stages : frozenset of int
+        ZeRO stages of the frozen base that it works with.
     """
 
     order: ClassVar[int]
     exact: ClassVar[bool]
     needs_double_backward: ClassVar[bool]
+    sharding_stages: ClassVar[frozenset[int]]
 
     def estimate(self, problem: InnerProblem) -> MetaGradientResult:
         """Compute g for one task. Raises `InnerLoopDiverged`."""
         raise NotImplementedError  # pragma: no cover - an interface
+
+    def check_loop(self, loop: InnerLoop) -> None:
+        """Raise `ConfigError` if this inner loop cannot be differentiated this way. Called when a config is read."""
+
+    def check_learner(self, learner: Learner) -> None:
+        """Raise `ConfigError` if this model cannot be differentiated this way. Called before training starts."""
+
+    def monitored(self, step: int, index: int) -> bool:
+        """Whether g of task `index` of outer step `step` is to be compared with the exact one. Default: never."""
+        return False
 
 
 ESTIMATORS: Registry[MetaGradient] = Registry("meta-gradient estimator", "estimator")
@@ -93,8 +115,11 @@ class InnerState:
 def trajectory(problem: InnerProblem, gradient: InnerGradient, theta: Params) -> Iterator[InnerState]:
     """θ_0 = `theta`, θ_1, … θ_K, one at a time. Whether the walk is differentiable depends on `gradient` alone.
 
+    The loop's proximal term, if any, is descended too: its gradient λ(θ_k − θ_0) is added to `gradient`'s.
+
     Raises `InnerLoopDiverged` on the first support loss that is not finite.
     """
+    start, pull = theta, problem.loop.proximal
     state: State = {}
     losses: list[float] = []
     names = list(theta)
@@ -104,6 +129,8 @@ def trajectory(problem: InnerProblem, gradient: InnerGradient, theta: Params) ->
         losses.append(float(loss))
         if not math.isfinite(losses[-1]):
             raise InnerLoopDiverged(losses)
+        if pull:
+            grads = {name: grads[name] + pull * (theta[name] - start[name]) for name in names}
         rates = problem.loop.rates(problem.meta, names, step)
         theta, state = problem.loop.optimizer.update(theta, grads, state, rates, step)
         yield InnerState(theta, list(losses))
@@ -129,7 +156,29 @@ def plain_gradient(problem: InnerProblem) -> InnerGradient:
     return gradient
 
 
+def through_the_walk(problem: InnerProblem, gradient: InnerGradient) -> MetaGradientResult:
+    """Adapt with `gradient`, ask the query, and let autograd go back as far as `gradient` can be differentiated."""
+    end = adapt(problem, gradient, problem.start(problem.meta))
+    query_loss = problem.query_loss(end.theta, problem.meta)
+    return MetaGradientResult(gradient_of(query_loss, problem.meta), float(query_loss.detach()), end.losses)
+
+
 def gradient_of(loss: Tensor, meta: Params) -> Params:
     """d loss / d meta with zeros where there is no dependence."""
     grads = torch.autograd.grad(loss, list(meta.values()), allow_unused=True, materialize_grads=True)
+    return dict(zip(meta, grads, strict=True))
+
+
+def through_start(start: Params, cotangents: Params, meta: Params) -> Params:
+    """Σ cotangentᵀ · d θ_0 / d meta, with zeros where there is no dependence. `start` is θ_0 with its graph."""
+    live = [name for name, tensor in start.items() if tensor.requires_grad]
+    if not live:
+        return {name: torch.zeros_like(tensor) for name, tensor in meta.items()}
+    grads = torch.autograd.grad(
+        [start[name] for name in live],
+        list(meta.values()),
+        [cotangents[name] for name in live],
+        allow_unused=True,
+        materialize_grads=True,
+    )
     return dict(zip(meta, grads, strict=True))

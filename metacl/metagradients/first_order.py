@@ -12,9 +12,8 @@ from metacl.metagradients.base import (
     InnerProblem,
     MetaGradient,
     MetaGradientResult,
-    adapt,
-    gradient_of,
     plain_gradient,
+    through_the_walk,
 )
 
 
@@ -25,9 +24,8 @@ class FirstOrder(MetaGradient):
     order: ClassVar[int] = 1
     exact: ClassVar[bool] = False
     needs_double_backward: ClassVar[bool] = False
+    sharding_stages: ClassVar[frozenset[int]] = frozenset({0, 1, 2})
 
     def estimate(self, problem: InnerProblem) -> MetaGradientResult:
         """See `MetaGradient.estimate`."""
-        end = adapt(problem, plain_gradient(problem), problem.start(problem.meta))
-        query_loss = problem.query_loss(end.theta, problem.meta)
-        return MetaGradientResult(gradient_of(query_loss, problem.meta), float(query_loss.detach()), end.losses)
+        return through_the_walk(problem, plain_gradient(problem))

@@ -5,78 +5,86 @@ network's graph; its backward replays the step and multiplies by the Hessian, �
 the step sizes and the start stay ordinary autograd. Reverse-mode hypergradients: Maclaurin et al. 2015,
 "Gradient-based Hyperparameter Optimization through Reversible Learning", alg. 2, with stored θ_k instead
 of reversed dynamics; Franceschi et al. 2017, eq. 13.
+
+Where memory allows, the last steps keep their graph and are not replayed: the walk back needs them first.
 """
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
+from pydantic import PositiveInt
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from metacl.learners.base import Params
-from metacl.metagradients.base import (
-    ESTIMATORS,
-    InnerProblem,
-    MetaGradient,
-    MetaGradientResult,
-    adapt,
-    gradient_of,
-)
+from metacl.metagradients.base import ESTIMATORS, InnerProblem, MetaGradient, MetaGradientResult, through_the_walk
+from metacl.metagradients.inner_gradient import TensorLoss, inner_gradient
 
 
 @ESTIMATORS.register("reverse")
 class Reverse(MetaGradient):
-    """Exact second order; keeps only (θ_k, s_k) and replays each inner step on the way back."""
+    """Exact second order; keeps only (θ_k, s_k) and replays each inner step on the way back.
+
+    allowance : inner graphs that may be alive at a time. "one" (default): every step is replayed and memory does not
+    grow with the steps; a number: the graphs of that many last steps are kept and not replayed; "all": nothing is
+    replayed, for the time and the memory of `unrolled`. The gradient is the same.
+    """
 
     order: ClassVar[int] = 2
     exact: ClassVar[bool] = True
     needs_double_backward: ClassVar[bool] = True
+    sharding_stages: ClassVar[frozenset[int]] = frozenset({0, 1, 2})
+
+    allowance: Literal["one", "all"] | PositiveInt = "one"
 
     def estimate(self, problem: InnerProblem) -> MetaGradientResult:
         """See `MetaGradient.estimate`."""
+        steps = problem.loop.steps
+        kept = {"one": 0, "all": steps}[self.allowance] if isinstance(self.allowance, str) else self.allowance
 
-        def gradient(theta: Params, meta: Params, step: int) -> tuple[Tensor, Params]:
-            names, meta_names = list(theta), list(meta)
+        def apply(loss_of: TensorLoss, inner: int, step: int, tensors: list[Tensor]) -> tuple[Tensor, ...]:
+            return _ReplayedGradient.apply(loss_of, inner, step >= steps - kept, *tensors)
 
-            def loss_of(tensors: tuple[Tensor, ...]) -> Tensor:
-                inner = dict(zip(names, tensors[: len(names)], strict=True))
-                outer = dict(zip(meta_names, tensors[len(names) :], strict=True))
-                return problem.support_loss(inner, outer, step)
-
-            loss, *grads = _ReplayedGradient.apply(loss_of, len(names), *theta.values(), *meta.values())
-            return loss, dict(zip(names, grads, strict=True))
-
-        end = adapt(problem, gradient, problem.start(problem.meta))
-        query_loss = problem.query_loss(end.theta, problem.meta)
-        return MetaGradientResult(gradient_of(query_loss, problem.meta), float(query_loss.detach()), end.losses)
+        return through_the_walk(problem, inner_gradient(problem, apply))
 
 
 class _ReplayedGradient(torch.autograd.Function):
-    """(θ, φ) -> (L, ∇_θ L), differentiable once by replaying L's graph in the backward."""
+    """(θ, φ) -> (L, ∇_θ L), differentiable once: through L's graph where it was kept, else by replaying it."""
 
     @staticmethod
-    def forward(ctx: Any, loss_of: Any, inner: int, *tensors: Tensor) -> tuple[Tensor, ...]:
-        ctx.loss_of, ctx.inner = loss_of, inner
-        ctx.save_for_backward(*tensors)
+    def forward(ctx: Any, loss_of: TensorLoss, inner: int, keep: bool, *tensors: Tensor) -> tuple[Tensor, ...]:
+        ctx.loss_of, ctx.inner, ctx.kept = loss_of, inner, None
         with torch.enable_grad():
-            leaves = tuple(tensor.detach().requires_grad_(position < inner) for position, tensor in enumerate(tensors))
-            loss = loss_of(leaves)
-            grads = torch.autograd.grad(loss, leaves[:inner], allow_unused=True, materialize_grads=True)
+            if keep:
+                loss, leaves, grads = ctx.kept = _graph(loss_of, inner, tensors)
+            else:
+                ctx.save_for_backward(*tensors)
+                leaves = tuple(tensor.detach().requires_grad_(place < inner) for place, tensor in enumerate(tensors))
+                loss = loss_of(leaves)
+                grads = torch.autograd.grad(loss, leaves[:inner], allow_unused=True, materialize_grads=True)
         ctx.mark_non_differentiable(loss_value := loss.detach())
-        return (loss_value, *grads)
+        return (loss_value, *(grad.detach() for grad in grads))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, _loss: Tensor, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
         with torch.enable_grad():
-            leaves = tuple(tensor.detach().requires_grad_(True) for tensor in ctx.saved_tensors)
-            loss = ctx.loss_of(leaves)
-            grads = torch.autograd.grad(loss, leaves[: ctx.inner], create_graph=True, materialize_grads=True)
+            _, leaves, grads = ctx.kept or _graph(ctx.loss_of, ctx.inner, ctx.saved_tensors)
+            ctx.kept = None
             # <∇L, u>: its gradient is the Hessian-vector product in θ and the mixed one in φ.
             live = [(g, u) for g, u in zip(grads, cotangents, strict=True) if g.requires_grad]
             if not live:
-                return (None, None, *(torch.zeros_like(leaf) for leaf in leaves))
+                return (None, None, None, *(torch.zeros_like(leaf) for leaf in leaves))
             products = torch.autograd.grad([g for g, _ in live], leaves, [u for _, u in live], allow_unused=True)
-        return (None, None, *products)
+        return (None, None, None, *products)
+
+
+def _graph(
+    loss_of: TensorLoss, inner: int, tensors: tuple[Tensor, ...]
+) -> tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """L, the leaves it is a function of, and ∇_θ L that can be differentiated in them."""
+    leaves = tuple(tensor.detach().requires_grad_(True) for tensor in tensors)
+    loss = loss_of(leaves)
+    grads = torch.autograd.grad(loss, leaves[:inner], create_graph=True, allow_unused=True, materialize_grads=True)
+    return loss, leaves, grads

@@ -2,17 +2,19 @@
 
 It is the oracle of `reverse`: forward, optimizer and differentiation are `higher`'s own. `higher` cannot
 patch PEFT modules (their metaclass and its base order conflict), so what it patches is a bare module that
-holds θ and calls the problem's loss functions.
+holds θ and calls the problem's loss functions. Where its rules are not today's torch.optim it is set right:
+it has no AdamW, its Adam adds ε before the bias correction, and it skips a tensor that gets no gradient.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import higher
 import torch
-from higher.optim import DifferentiableAdam
 from torch import Tensor, nn
 
 from metacl.adaptation import SGD, Adam, AdamW, InnerOptimizer
@@ -34,6 +36,7 @@ class Unrolled(MetaGradient):
     order: ClassVar[int] = 2
     exact: ClassVar[bool] = True
     needs_double_backward: ClassVar[bool] = True
+    sharding_stages: ClassVar[frozenset[int]] = frozenset({0})
 
     def estimate(self, problem: InnerProblem) -> MetaGradientResult:
         """See `MetaGradient.estimate`."""
@@ -53,14 +56,15 @@ class Unrolled(MetaGradient):
             if not math.isfinite(losses[-1]):
                 raise InnerLoopDiverged(losses)
             rates = problem.loop.rates(problem.meta, names, step)
-            override: dict[str, list[Any]] = {"lr": [rates[name] for name in names]}
-            if isinstance(problem.loop.optimizer, Adam):
-                # higher adds ε to √v, torch to √v̂ = √v / √(1 − β₂ᵏ⁺¹).
-                rule = problem.loop.optimizer
-                override["eps"] = [rule.eps * math.sqrt(1 - rule.betas[1] ** (step + 1))]
-            optimizer.step(loss, override=override)
+            loss = loss + 0.5 * problem.loop.proximal * _squared_distance(patched.fast_params, start)
+            override = {"lr": [rates[name] for name in names], **_corrected_eps(problem.loop.optimizer, step)}
+            optimizer.step(loss, override=override, grad_callback=partial(_zeros_for_none, list(patched.fast_params)))
         query_loss = patched(lambda theta: problem.query_loss(theta, problem.meta), names)
         return MetaGradientResult(gradient_of(query_loss, problem.meta), float(query_loss.detach()), losses)
+
+
+def _squared_distance(theta: Sequence[Tensor], start: Params) -> Tensor:
+    return torch.stack([((now - then) ** 2).sum() for now, then in zip(theta, start.values(), strict=True)]).sum()
 
 
 class _Bare(nn.Module):
@@ -74,14 +78,13 @@ class _Bare(nn.Module):
         return function(dict(zip(names, list(self.values), strict=True)))
 
 
-class _DifferentiableAdamW(DifferentiableAdam):
-    """What `higher` lacks: θ is shrunk by 1 − ηλ, then Adam steps without weight decay."""
+class _DifferentiableAdamW(higher.optim.DifferentiableAdam):
+    """Decoupled decay first, then `higher`'s Adam without any."""
 
-    def _update(self, grouped_grads: list[list[Tensor | None]], **kwargs: Any) -> None:
+    def _update(self, grouped_grads: Any, **kwargs: Any) -> None:
         decays = [group["weight_decay"] for group in self.param_groups]
-        for group, grads, decay in zip(self.param_groups, grouped_grads, decays, strict=True):
-            shrink = 1 - group["lr"] * decay
-            group["params"] = [p if g is None else p * shrink for p, g in zip(group["params"], grads, strict=True)]
+        for group, decay in zip(self.param_groups, decays, strict=True):
+            group["params"] = [p * (1 - group["lr"] * decay) for p in group["params"]]
             group["weight_decay"] = 0.0
         super()._update(grouped_grads, **kwargs)
         for group, decay in zip(self.param_groups, decays, strict=True):
@@ -89,6 +92,18 @@ class _DifferentiableAdamW(DifferentiableAdam):
 
 
 higher.register_optim(torch.optim.AdamW, _DifferentiableAdamW)
+
+
+def _corrected_eps(rule: InnerOptimizer, step: int) -> dict[str, list[float]]:
+    """The ε of this step with which `higher`'s Adam divides by √v̂ + ε, as torch does."""
+    if not isinstance(rule, Adam):
+        return {}
+    return {"eps": [rule.eps * math.sqrt(1 - rule.betas[1] ** (step + 1))]}
+
+
+def _zeros_for_none(params: Sequence[Tensor], grads: Sequence[Tensor | None]) -> list[Tensor]:
+    """A tensor without a gradient is still moved by momentum and by weight decay."""
+    return [torch.zeros_like(p) if g is None else g for p, g in zip(params, grads, strict=True)]
 
 
 def _torch_optimizer(rule: InnerOptimizer, module: nn.Module) -> torch.optim.Optimizer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from metacl.adaptation import InnerLoop
+from metacl.errors import ConfigError
 from metacl.learners.base import Learner, Params, Task
 from metacl.metagradients import InnerProblem
 from metacl.registry import Component, Registry
@@ -46,9 +47,19 @@ class MetaObjective(Component):
         return [name for name in meta if not name.startswith("step_size.")]
 
     def meta_parameters(self, learner: Learner, loop: InnerLoop, ways: int) -> Params:
-        """Initial values of everything the outer loop trains: what is learned, and the learned step sizes."""
+        """Initial values of everything the outer loop trains: what is learned, and the learned step sizes.
+
+        Raises `ConfigError` if nothing adapts, or if step sizes need a shape that is not known.
+        """
         learned = self.learned(learner, ways)
-        return {**learned, **loop.step_size.initial(self.inner_names(learned), loop.steps)}
+        if not self.inner_names(learned):
+            raise ConfigError(
+                f"objective: {self.registered_name or type(self).__name__} finds nothing that adapts among "
+                f"{', '.join(learned)}. Name the learner's head, or set objective=maml."
+            )
+        # What adapts without being learned (a head made from the support) may have another shape in every task.
+        shapes = {name: learned[name].shape if name in learned else None for name in self.inner_names(learned)}
+        return {**learned, **loop.step_size.initial(shapes, loop.steps)}
 
     def problem(self, learner: Learner, meta: Params, task: Task, loop: InnerLoop) -> InnerProblem:
         """One task as the estimator sees it."""

@@ -10,9 +10,14 @@ from metacl.objectives.base import OBJECTIVES, MetaObjective
 
 @OBJECTIVES.register("maml")
 class MAML(MetaObjective):
-    """All parameters adapt from a learned start; the head is learned too, from zeros, for a fixed N."""
+    """All parameters adapt from a learned start; the head is learned too, from zeros, for a fixed N.
+
+    A learner without features (any `nn.Module`) has its head, if any, inside and gets none on top.
+    """
 
     def learned(self, learner: Learner, ways: int) -> Params:
         """The adapter and an N-way head."""
+        if learner.width is None:
+            return dict(learner.initial)
         head = {"head.weight": torch.zeros(ways, learner.width), "head.bias": torch.zeros(ways)}
         return {**learner.initial, **head}

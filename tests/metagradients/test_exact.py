@@ -4,12 +4,14 @@ import weakref
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from metacl.adaptation import AdamW, InnerLoop
 from metacl.metagradients import Reverse, Unrolled
 from tests.metagradients.problems import (
     EXAMPLES,
     INNER,
+    LEARN,
     RULES,
     adapted_query_loss,
     loop_of,
@@ -18,23 +20,16 @@ from tests.metagradients.problems import (
     scalar_problem,
 )
 
-MODES = ["none", "scalar", "tensor", "tensor_and_step"]
-EXACT = [Reverse(), Unrolled()]
-
-
-@pytest.fixture(autouse=True)
-def step_sizes_in_float64():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+EXACT = [Reverse(), Reverse(allowance=2), Reverse(allowance="all"), Unrolled()]
 
 
 def by_name(estimator):
-    return estimator.registered_name
+    allowance = getattr(estimator, "allowance", "one")
+    return estimator.registered_name if allowance == "one" else f"{estimator.registered_name}, {allowance}"
 
 
-@pytest.mark.parametrize("learn", MODES)
-@pytest.mark.parametrize("steps", [0, 1, 3, 5])
+@pytest.mark.parametrize("learn", LEARN)
+@pytest.mark.parametrize("steps", [0, 1, 5, 20])
 @pytest.mark.parametrize("rule", RULES)
 def test_reverse_equals_higher(rule, steps, learn):
     problem = problem_of(loop_of(rule, steps, learn))
@@ -45,7 +40,16 @@ def test_reverse_equals_higher(rule, steps, learn):
     assert relative_error(found.gradient, expected.gradient) < 1e-10
 
 
-@pytest.mark.parametrize("learn", MODES)
+@pytest.mark.parametrize("learn", LEARN)
+@pytest.mark.parametrize("rule", RULES)
+def test_reverse_equals_higher_in_single_precision(rule, learn):
+    problem = problem_of(loop_of(rule, 20, learn), torch.float32)
+    found, expected = Reverse().estimate(problem), Unrolled().estimate(problem)
+    assert all(tensor.dtype == torch.float32 for tensor in found.gradient.values())
+    assert relative_error(found.gradient, expected.gradient) < 1e-5
+
+
+@pytest.mark.parametrize("learn", LEARN)
 @pytest.mark.parametrize("rule", RULES)
 def test_reverse_equals_finite_differences(rule, learn):
     problem = problem_of(loop_of(rule, 3, learn))
@@ -154,6 +158,58 @@ def test_reverse_keeps_no_activations_of_inner_steps():
     assert activations_kept(Reverse(), 1) == activations_kept(Reverse(), 20) == of_the_start
 
 
-def test_unrolled_keeps_those_of_every_step():
-    two, four, six = (activations_kept(Unrolled(), steps) for steps in (2, 4, 6))
+@pytest.mark.parametrize("estimator", [Unrolled(), Reverse(allowance="all")], ids=by_name)
+def test_all_graphs_are_those_of_every_step(estimator):
+    two, four, six = (activations_kept(estimator, steps) for steps in (2, 4, 6))
     assert six - four == four - two > 0
+
+
+def test_reverse_keeps_as_many_graphs_as_allowed():
+    none, one, three = (activations_kept(Reverse(allowance=allowance), 6) for allowance in ("one", 1, 3))
+    assert three - none == 3 * (one - none) > 0
+    assert activations_kept(Reverse(allowance=3), 20) == three
+
+
+@pytest.mark.parametrize(("allowance", "replayed"), [("one", 5), (1, 4), (3, 2), (5, 0), (8, 0), ("all", 0)])
+@pytest.mark.parametrize("rule", ["sgd", "adamw"])
+def test_kept_graphs_are_not_replayed_and_give_the_same(rule, allowance, replayed):
+    problem = problem_of(loop_of(rule, 5, "tensor_and_step"))
+    expected = Reverse().estimate(problem)
+    descend, calls = problem.support_loss, []
+    problem.support_loss = lambda theta, phi, step: calls.append(step) or descend(theta, phi, step)
+    found = Reverse(allowance=allowance).estimate(problem)
+    assert calls == [0, 1, 2, 3, 4, *reversed(range(replayed))]
+    assert relative_error(found.gradient, expected.gradient) < 1e-13
+
+
+def test_kept_graphs_are_freed_on_the_way_back():
+    alive = []
+
+    class Traced:
+        def __init__(self, tensor):
+            self.tensor = tensor
+
+    graphs = weakref.WeakSet()
+    problem = problem_of(loop_of("sgd", 4, "tensor"))
+    descend = problem.support_loss
+
+    def pack(tensor):
+        graphs.add(traced := Traced(tensor))
+        return traced
+
+    def support_loss(theta, phi, step):
+        alive.append(len(graphs))
+        return descend(theta, phi, step)
+
+    problem.support_loss = support_loss
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda traced: traced.tensor):
+        result = Reverse(allowance=2).estimate(problem)
+    assert alive[4] <= alive[2]  # when step 1 is replayed, the graphs of 2 and 3 are gone
+    assert result.query_loss
+    assert len(graphs) == 0
+
+
+@pytest.mark.parametrize("allowance", [0, -1, "two"])
+def test_allowance_that_cannot_be(allowance):
+    with pytest.raises(ValidationError):
+        Reverse(allowance=allowance)

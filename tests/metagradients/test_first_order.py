@@ -5,17 +5,10 @@ import torch
 
 from metacl.adaptation import InnerLoop
 from metacl.metagradients import FirstOrder, Reverse
-from tests.metagradients.problems import RULES, loop_of, problem_of, rate_by_hand, relative_error, scalar_problem
+from tests.metagradients.problems import LEARN, RULES, loop_of, problem_of, rate_by_hand, relative_error, scalar_problem
 
 
-@pytest.fixture(autouse=True)
-def step_sizes_in_float64():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
-@pytest.mark.parametrize("learn", ["none", "scalar", "tensor", "tensor_and_step"])
+@pytest.mark.parametrize("learn", LEARN)
 @pytest.mark.parametrize("steps", [0, 1, 4])
 def test_equals_fomaml_written_out(steps, learn):
     problem = problem_of(loop_of("sgd", steps, learn))
@@ -44,10 +37,18 @@ def test_equals_fomaml_written_out(steps, learn):
     # d θ_K / d η_k = −g_k.
     ends = dict(zip(leaves, at_end, strict=True))
     for name in theta:
-        per_step = torch.stack([-(ends[name] * grads[name]).sum() for grads in taken]) if steps else torch.zeros(1)
+        products = [-(ends[name] * grads[name]) for grads in taken]
+        per_step = torch.stack([product.sum() for product in products]) if steps else torch.zeros(1)
+        layer = "head" if name.startswith("head.") else "adapter.0"
         if learn == "scalar":
             value = sizes.head if name.startswith("head.") else sizes.value
             expected["step_size.factor"] += value * per_step.sum()
+        elif learn == "layer":
+            expected[f"step_size.{layer}"] += per_step.sum()
+        elif learn == "layer_and_step":
+            expected[f"step_size.{layer}"] += per_step
+        elif learn == "parameter":
+            expected[f"step_size.{name}"] += sum(products, torch.zeros(()))
         elif learn == "tensor":
             expected[f"step_size.{name}"] += per_step.sum()
         elif learn == "tensor_and_step":

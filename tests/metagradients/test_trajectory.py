@@ -8,8 +8,10 @@ import torch
 from metacl.adaptation import InnerLoop, InnerOptimizer
 from metacl.metagradients import (
     ESTIMATORS,
+    FiniteDifference,
     FirstOrder,
     InnerLoopDiverged,
+    Reptile,
     Reverse,
     Unrolled,
     adapt,
@@ -18,7 +20,7 @@ from metacl.metagradients import (
 )
 from tests.metagradients.problems import adapted_query_loss, loop_of, problem_of, scalar_problem
 
-ALL = [Reverse(), Unrolled(), FirstOrder()]
+ALL = [Reverse(), Unrolled(), FiniteDifference(), FirstOrder(), Reptile()]
 
 
 @pytest.fixture(autouse=True)
@@ -97,7 +99,7 @@ def test_loss_that_is_no_number(estimator):
 
 
 def test_names():
-    assert ESTIMATORS.names() == ["first_order", "reverse", "unrolled"]
+    assert ESTIMATORS.names() == ["finite_difference", "first_order", "implicit", "reptile", "reverse", "unrolled"]
 
 
 def test_unrolled_says_which_optimizer_higher_lacks():

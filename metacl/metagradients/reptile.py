@@ -1,0 +1,40 @@
+"""Reptile: move the start towards where the inner loop ended (Nichol et al. 2018, algorithm 1 and eq. 27).
+
+The query loss is reported and never differentiated. What is learned but does not adapt (ANIL's body) and
+learned step sizes have no displacement, so they get zeros and stay as they are.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+
+from metacl.metagradients.base import (
+    ESTIMATORS,
+    InnerProblem,
+    MetaGradient,
+    MetaGradientResult,
+    adapt,
+    plain_gradient,
+    through_start,
+)
+
+
+@ESTIMATORS.register("reptile")
+class Reptile(MetaGradient):
+    """The displacement θ_0 − θ_K in place of a gradient; no derivative of the query loss."""
+
+    order: ClassVar[int] = 1
+    exact: ClassVar[bool] = False
+    needs_double_backward: ClassVar[bool] = False
+    sharding_stages: ClassVar[frozenset[int]] = frozenset({0, 1, 2})
+
+    def estimate(self, problem: InnerProblem) -> MetaGradientResult:
+        """See `MetaGradient.estimate`. A start made from several φ shares the displacement by its derivative."""
+        start = problem.start(problem.meta)
+        with torch.no_grad():
+            end = adapt(problem, plain_gradient(problem), start)
+            query_loss = problem.query_loss(end.theta, problem.meta)
+            displacement = {name: start[name] - end.theta[name] for name in start}
+        return MetaGradientResult(through_start(start, displacement, problem.meta), float(query_loss), end.losses)
