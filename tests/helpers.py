@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from metacl.config import RunConfig
-from metacl.learners.base import CPU, Batch, EngineWrapper, Group, Learner, LearnerConfig, Params
+from metacl.learners.base import CPU, Batch, EngineWrapper, Learner, LearnerConfig, Params
 
 INPUTS = 6
 """Numbers that a text becomes."""
@@ -38,13 +38,11 @@ class TinyLearner(Learner):
     def encode(self, texts: Sequence[str], labels: Sequence[int] | None) -> Batch:
         rows = [np.random.default_rng(zlib.crc32(text.encode())).standard_normal(INPUTS) for text in texts]
         targets = None if labels is None else torch.tensor(labels)
-        inputs = {"x": torch.tensor(np.array(rows), dtype=self.dtype)}
-        return Batch([Group(inputs, None)], torch.arange(len(rows)), targets)
+        return Batch.single(torch.tensor(np.array(rows), dtype=self.dtype), targets)
 
     def features(self, params: Params, batch: Batch) -> Tensor:
         weight = self.base.weight + params["adapter.weight"]
-        (group,) = batch.groups
-        return torch.tanh(F.linear(group.inputs["x"], weight, self.base.bias + params["adapter.bias"]))
+        return torch.tanh(F.linear(batch.input, weight, self.base.bias + params["adapter.bias"]))
 
     def outputs(self, params: Params, batch: Batch) -> Tensor:
         return F.linear(self.features(params, batch), params["head.weight"], params["head.bias"])

@@ -48,6 +48,17 @@ class Batch:
     order: Tensor
     targets: Tensor | None
 
+    @classmethod
+    def single(cls, inputs: Tensor, targets: Tensor | None) -> Batch:
+        """One group of a single input (B, …), for models without lengths or frozen layers."""
+        return cls([Group({"input": inputs}, None)], torch.arange(len(inputs), device=inputs.device), targets)
+
+    @property
+    def input(self) -> Tensor:
+        """The input of a `single` batch."""
+        (group,) = self.groups
+        return group.inputs["input"]
+
 
 @dataclass
 class Task:

@@ -66,9 +66,7 @@ class ModuleLearner(Learner):
 
     def encode(self, examples: Any, labels: Any) -> Batch:
         """B inputs (and targets) as tensors on the module's device, floating-point ones in its type."""
-        inputs = self._tensor(examples)
-        order = torch.arange(len(inputs), device=self.device)
-        return Batch([Group({"input": inputs}, None)], order, None if labels is None else self._tensor(labels))
+        return Batch.single(self._tensor(examples), None if labels is None else self._tensor(labels))
 
     def task(self, support: Examples, query: Examples, ways: int = 0) -> Task:
         """A task from tensors or arrays. `ways` is the number of classes, 0 where targets are no classes."""
@@ -79,7 +77,7 @@ class ModuleLearner(Learner):
         bound = {name: params[own] for own, name in self._held_names.items()}
         # A module that is training writes running statistics; it writes them into copies.
         buffers = {name: b.clone() for name, b in self.module.named_buffers()} if self.module.training else {}
-        return functional_call(self.module, {**bound, **buffers}, (batch.groups[0].inputs["input"],))
+        return functional_call(self.module, {**bound, **buffers}, (batch.input,))
 
     def loss(self, params: Params, batch: Batch) -> Tensor:
         """The loss that was given."""

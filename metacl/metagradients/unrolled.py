@@ -15,7 +15,6 @@ from typing import Any, ClassVar
 
 import higher
 import torch
-from higher.optim import DifferentiableAdam
 from torch import Tensor, nn
 
 from metacl.adaptation import SGD, Adam, AdamW, InnerOptimizer
@@ -79,7 +78,7 @@ class _Bare(nn.Module):
         return function(dict(zip(names, list(self.values), strict=True)))
 
 
-class _DifferentiableAdamW(DifferentiableAdam):
+class _DifferentiableAdamW(higher.optim.DifferentiableAdam):
     """Decoupled decay first, then `higher`'s Adam without any."""
 
     def _update(self, grouped_grads: Any, **kwargs: Any) -> None:

@@ -38,12 +38,11 @@ class TinyLearner(Learner):
     def encode(self, examples: Any, labels: Any) -> Batch:
         """B texts, (B, SIZE)."""
         x = torch.stack([normal(zlib.crc32(text.encode()), SIZE) for text in examples])
-        targets = None if labels is None else torch.tensor(labels)
-        return Batch([Group({"x": x}, None)], torch.arange(len(x)), targets)
+        return Batch.single(x, None if labels is None else torch.tensor(labels))
 
     def features(self, params: Params, batch: Batch) -> Tensor:
         """See the class, (B, SIZE)."""
-        return torch.tanh(F.linear(batch.groups[0].inputs["x"], params["adapter.0.weight"], params["adapter.0.bias"]))
+        return torch.tanh(F.linear(batch.input, params["adapter.0.weight"], params["adapter.0.bias"]))
 
     def outputs(self, params: Params, batch: Batch) -> Tensor:
         """Linear scores, (B, N)."""

@@ -55,7 +55,7 @@ def test_is_the_module():
     module = regressor()
     learner = ModuleLearner(module, F.mse_loss)
     task = waves(learner)
-    expected = F.mse_loss(module(task.support.groups[0].inputs["input"]), task.support.targets)
+    expected = F.mse_loss(module(task.support.input), task.support.targets)
     assert torch.equal(learner.loss(learner.initial, task.support), expected)
     assert list(learner.initial) == ["module.0.weight", "module.0.bias", "module.2.weight", "module.2.bias"]
     assert learner.base_parameters == 0
@@ -72,7 +72,7 @@ def test_maml_written_out():
     params = dict(module.named_parameters())
 
     def loss_at(theta, batch):
-        return F.mse_loss(functional_call(module, theta, (batch.groups[0].inputs["input"],)), batch.targets)
+        return F.mse_loss(functional_call(module, theta, (batch.input,)), batch.targets)
 
     theta = params
     for _ in range(2):
@@ -122,7 +122,7 @@ def test_arrays_lists_and_tensors_are_the_same():
     x = np.arange(6, dtype=np.float64).reshape(3, 2)
     batches = [learner.encode(inputs, [0, 2, 1]) for inputs in (x, x.tolist(), torch.tensor(x), list(torch.tensor(x)))]
     for batch in batches:
-        assert torch.equal(batch.groups[0].inputs["input"], torch.tensor(x, dtype=torch.float32))
+        assert torch.equal(batch.input, torch.tensor(x, dtype=torch.float32))
         assert batch.targets.tolist() == [0, 2, 1]
     assert batches[0].targets.dtype == torch.int64
     assert learner.encode(x, None).targets is None

@@ -29,13 +29,14 @@ RULES: dict[str, tuple[InnerOptimizer, Any, dict[str, Any]]] = {
     "momentum": (SGD(momentum=0.9), torch.optim.SGD, {"momentum": 0.9}),
     "nesterov": (SGD(momentum=0.9, nesterov=True), torch.optim.SGD, {"momentum": 0.9, "nesterov": True}),
     "adam": (Adam(), torch.optim.Adam, {}),
-    "adamw": (AdamW(weight_decay=0.1), torch.optim.AdamW, {"weight_decay": 0.1}),
+    "adamw": (AdamW(weight_decay=0.125), torch.optim.AdamW, {"weight_decay": 0.125}),
 }
 
 
 def loop_of(rule: str, steps: int, learn: str) -> InnerLoop:
-    # Smaller ones where a step is about η whatever the gradient.
-    value, head = (0.03, 0.06) if rule.startswith("adam") else (0.1, 0.3)
+    # Values that float32 holds exactly (products with the weight decay, too), and smaller ones where a step is
+    # about η whatever the gradient.
+    value, head = (0.03125, 0.0625) if rule.startswith("adam") else (0.125, 0.25)
     return InnerLoop(steps=steps, optimizer=RULES[rule][0], step_size={"value": value, "head": head, "learn": learn})
 
 
