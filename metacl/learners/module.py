@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from metacl.errors import ConfigError
-from metacl.learners.base import Batch, Group, Learner, Params, Task
+from metacl.learners.base import Batch, Learner, Params, Task
 
 MODULE, HEAD = "module.", "head."
 DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)

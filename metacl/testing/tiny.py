@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from metacl.adaptation import SGD, InnerLoop, StepSizes
-from metacl.learners.base import CPU, Batch, Group, Learner, Params, Task
+from metacl.learners.base import CPU, Batch, Learner, Params, Task
 from metacl.metagradients import InnerProblem
 from metacl.objectives import class_means
 
