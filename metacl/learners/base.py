@@ -7,8 +7,9 @@ loss that are differentiable in them; the frozen base never changes and never en
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -53,6 +54,24 @@ class Batch:
         """One group of a single input (B, …), for models without lengths or frozen layers."""
         return cls([Group({"input": inputs}, None)], torch.arange(len(inputs), device=inputs.device), targets)
 
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Every tensor of the batch, in a fixed order."""
+        parts = [t for group in self.groups for t in (*group.inputs.values(), group.prefix)]
+        return tuple(t for t in (*parts, self.order, self.targets) if t is not None)
+
+    def with_tensors(self, tensors: Sequence[Tensor]) -> Batch:
+        """The same batch with other tensors, in the order of `tensors`."""
+        rest = iter(tensors)
+        groups = [
+            Group({name: next(rest) for name in group.inputs}, None if group.prefix is None else next(rest))
+            for group in self.groups
+        ]
+        return Batch(groups, next(rest), None if self.targets is None else next(rest))
+
+    def structure(self) -> Hashable:
+        """What two batches must share for `with_tensors` to fit both."""
+        return tuple((*group.inputs, group.prefix is None) for group in self.groups), self.targets is None
+
     @property
     def input(self) -> Tensor:
         """The input of a `single` batch."""
@@ -91,6 +110,11 @@ class Learner(ABC):
     width: int | None = None
     device: torch.device
     base_parameters: int
+
+    @cached_property
+    def traced(self) -> dict[Hashable, Any]:
+        """Compiled forms of losses on this model, kept from task to task (see `metacl.metagradients.compiled`)."""
+        return {}
 
     @abstractmethod
     def encode(self, examples: Any, labels: Any) -> Batch:
@@ -140,6 +164,11 @@ class LearnerConfig(Component):
     def double_backward(self) -> bool:
         """Whether every operation on the way has a second derivative (fused attention does not)."""
         raise NotImplementedError  # pragma: no cover - an interface
+
+    @property
+    def one_shape(self) -> bool:
+        """Whether batches of as many examples always have the same shapes, so that compiling once is enough."""
+        return False
 
     def source(self) -> str:
         """Where the pretrained weights come from, in words."""

@@ -32,6 +32,7 @@ class TextClassifierConfig(LearnerConfig):
     model : hub id or folder. max_length : tokens kept of a text.
     pooling : how token vectors become one. normalize : scale features to unit length.
     logit_scale : the constant that head outputs are multiplied by (an inverse temperature).
+    padding : "groups" of similar length (least work), or always to "max_length" (one shape, for compiled estimators).
     attention : "eager" has the double backward that exact estimators need; "sdpa" does not.
     """
 
@@ -40,12 +41,18 @@ class TextClassifierConfig(LearnerConfig):
     pooling: Literal["mean", "cls"] = "mean"
     normalize: bool = True
     logit_scale: PositiveFloat = 10.0
+    padding: Literal["groups", "max_length"] = "groups"
     attention: Literal["eager", "sdpa"] = "eager"
     adapter: AdapterConfig = AdapterConfig()
 
     def build(self, seed: int, device: torch.device = CPU, engine: EngineWrapper | None = None) -> TextClassifier:
         """Load the encoder and its tokenizer, freeze it, attach the adapter."""
         return TextClassifier(self, seed, device, engine)
+
+    @property
+    def one_shape(self) -> bool:
+        """Padded to one length."""
+        return self.padding == "max_length"
 
     @property
     def double_backward(self) -> bool:
@@ -92,10 +99,18 @@ class TextClassifier(Learner):
     def encode(self, texts: Sequence[str], labels: Sequence[int] | None) -> Batch:
         """Tokenize B texts (cut at `max_length`, padded by groups of similar length), run the frozen layers once."""
         tokens = self.tokenizer(list(texts), truncation=True, max_length=self.config.max_length)["input_ids"]
-        members = length_groups([len(ids) for ids in tokens])
+        if self.config.padding == "groups":
+            members, pad_to = length_groups([len(ids) for ids in tokens]), None
+        else:
+            members, pad_to = [list(range(len(tokens)))], self.config.max_length
         groups = []
         for positions in members:
-            padded = self.tokenizer.pad({"input_ids": [tokens[p] for p in positions]}, return_tensors="pt")
+            padded = self.tokenizer.pad(
+                {"input_ids": [tokens[p] for p in positions]},
+                padding="longest" if pad_to is None else "max_length",
+                max_length=pad_to,
+                return_tensors="pt",
+            )
             inputs = {name: padded[name].to(self.device) for name in ("input_ids", "attention_mask")}
             groups.append(Group(inputs, self._prefix.compute(self.module, inputs)))
         order = torch.tensor([position for positions in members for position in positions]).argsort()

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from metacl.adaptation import InnerLoop, State
 from metacl.learners.base import Learner, Params
+from metacl.metagradients.compiled import TracedLoss
 from metacl.registry import Component, Registry
 
 
@@ -35,6 +36,9 @@ class InnerProblem:
         What is asked of the adapted parameters.
     loop : InnerLoop
         Steps, optimizer, step sizes.
+    traced, data : optional
+        The support loss as a function of the task's data too, for estimators that compile; None where it may depend
+        on more than its arguments.
     """
 
     meta: Params
@@ -42,6 +46,8 @@ class InnerProblem:
     support_loss: Callable[[Params, Params, int], Tensor]
     query_loss: Callable[[Params, Params], Tensor]
     loop: InnerLoop
+    traced: TracedLoss | None = None
+    data: tuple[Tensor, ...] = ()
 
 
 @dataclass
@@ -86,6 +92,11 @@ class MetaGradient(Component):
     def estimate(self, problem: InnerProblem) -> MetaGradientResult:
         """Compute g for one task. Raises `InnerLoopDiverged`."""
         raise NotImplementedError  # pragma: no cover - an interface
+
+    @property
+    def wants_one_shape(self) -> bool:
+        """Whether batches of ever new shapes would cost it dearly: it compiles for each. Default: no."""
+        return False
 
     def check_loop(self, loop: InnerLoop) -> None:
         """Raise `ConfigError` if this inner loop cannot be differentiated this way. Called when a config is read."""

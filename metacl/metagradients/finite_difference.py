@@ -11,7 +11,8 @@ with kinks are refused.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -22,6 +23,7 @@ from torch.autograd.function import once_differentiable
 from metacl.errors import ConfigError
 from metacl.learners.base import Learner
 from metacl.metagradients.base import ESTIMATORS, InnerProblem, MetaGradient, MetaGradientResult, through_the_walk
+from metacl.metagradients.compiled import compiled_gradients
 from metacl.metagradients.inner_gradient import TensorLoss, inner_gradient
 from metacl.metagradients.kinks import kinks
 
@@ -33,6 +35,7 @@ class FiniteDifference(MetaGradient):
     epsilon : length of a difference's step, relative to that of all adapted parameters together.
     central : two gradients a product; false takes one and the gradient had on the way there: faster, less exact.
     accept_kinks : train a module with kinks all the same, where the gradient may be far off.
+    compile : trace and compile the gradient, as for `reverse`.
     monitor_every : outer steps from one comparison with `reverse` to the next, on the first task of a step; its
     relative error goes into the metrics as ``estimator_error``. 0 (default): never. Needs a second derivative.
     """
@@ -45,13 +48,22 @@ class FiniteDifference(MetaGradient):
     epsilon: Annotated[float, Field(gt=0, le=0.1)] = 1e-3
     central: bool = True
     accept_kinks: bool = False
+    compile: bool = False
     monitor_every: NonNegativeInt = 0
+
+    @property
+    def wants_one_shape(self) -> bool:
+        """When it compiles."""
+        return self.compile
 
     def estimate(self, problem: InnerProblem) -> MetaGradientResult:
         """See `MetaGradient.estimate`."""
 
-        def apply(loss_of: TensorLoss, inner: int, step: int, tensors: list[Tensor]) -> tuple[Tensor, ...]:
-            return _DifferencedGradient.apply(loss_of, inner, self.epsilon, self.central, *tensors)
+        def apply(loss_of: TensorLoss, names: list[str], step: int, tensors: list[Tensor]) -> tuple[Tensor, ...]:
+            gradients = partial(_gradients, loss_of)
+            if self.compile and problem.traced is not None:
+                gradients = partial(compiled_gradients, problem.traced, names, list(problem.meta), problem.data)
+            return _DifferencedGradient.apply(gradients, len(names), self.epsilon, self.central, *tensors)
 
         return through_the_walk(problem, inner_gradient(problem, apply))
 
@@ -70,16 +82,20 @@ class FiniteDifference(MetaGradient):
         return self.monitor_every > 0 and index == 0 and step % self.monitor_every == 0
 
 
+Gradients = Callable[[list[Tensor], int], tuple[Tensor, list[Tensor | None]]]
+"""(tensors of θ and φ, how many are wanted) -> L and its gradients in the first ones, None for no dependence."""
+
+
 class _DifferencedGradient(torch.autograd.Function):
     """(θ, φ) -> (L, ∇_θ L), differentiable once by differences of gradients."""
 
     @staticmethod
     def forward(
-        ctx: Any, loss_of: TensorLoss, inner: int, epsilon: float, central: bool, *tensors: Tensor
+        ctx: Any, gradients: Gradients, inner: int, epsilon: float, central: bool, *tensors: Tensor
     ) -> tuple[Tensor, ...]:
-        ctx.loss_of, ctx.inner, ctx.epsilon, ctx.central = loss_of, inner, epsilon, central
+        ctx.gradients, ctx.inner, ctx.epsilon, ctx.central = gradients, inner, epsilon, central
         # A one-sided difference starts from this very gradient, so it is wanted in φ, too.
-        loss, grads = _gradients(loss_of, list(tensors), len(tensors) if not central else inner)
+        loss, grads = gradients(list(tensors), len(tensors) if not central else inner)
         ctx.save_for_backward(*tensors, *([] if central else grads))
         ctx.mark_non_differentiable(loss)
         pairs = zip(grads[:inner], tensors[:inner], strict=True)
@@ -99,9 +115,10 @@ class _DifferencedGradient(torch.autograd.Function):
 
         def gradients_at(signed: float) -> list[Tensor | None]:
             moved = [tensor + signed * u for tensor, u in zip(theta, cotangents, strict=True)]
-            return _gradients(ctx.loss_of, [*moved, *phi], count)[1]
+            return ctx.gradients([*moved, *phi], count)[1]
 
         ahead = gradients_at(distance)
+        behind: list[Tensor | None]
         behind, width = (gradients_at(-distance), 2 * distance) if ctx.central else (here, distance)
         pairs = zip(ahead, behind, strict=True)
         products = (None if a is None or b is None else (a - b) / width for a, b in pairs)

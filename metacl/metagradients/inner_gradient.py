@@ -17,8 +17,8 @@ from metacl.metagradients.base import InnerGradient, InnerProblem
 TensorLoss = Callable[[Sequence[Tensor]], Tensor]
 """L_S as a function of the tensors of θ followed by those of φ."""
 
-Applied = Callable[[TensorLoss, int, int, list[Tensor]], tuple[Tensor, ...]]
-"""(loss, number of tensors in θ, step k, tensors) -> (L_S, gradient of each tensor of θ)."""
+Applied = Callable[[TensorLoss, list[str], int, list[Tensor]], tuple[Tensor, ...]]
+"""(loss, names of the tensors of θ, step k, tensors) -> (L_S, gradient of each tensor of θ)."""
 
 
 def inner_gradient(problem: InnerProblem, apply: Applied) -> InnerGradient:
@@ -32,7 +32,7 @@ def inner_gradient(problem: InnerProblem, apply: Applied) -> InnerGradient:
             outer = dict(zip(meta_names, tensors[len(names) :], strict=True))
             return problem.support_loss(inner, outer, step)
 
-        loss, *grads = apply(loss_of, len(names), step, [*theta.values(), *meta.values()])
+        loss, *grads = apply(loss_of, names, step, [*theta.values(), *meta.values()])
         return loss, dict(zip(names, grads, strict=True))
 
     return gradient

@@ -14,11 +14,12 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import PositiveInt
+from pydantic import PositiveInt, model_validator
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from metacl.metagradients.base import ESTIMATORS, InnerProblem, MetaGradient, MetaGradientResult, through_the_walk
+from metacl.metagradients.compiled import CompiledGradient
 from metacl.metagradients.inner_gradient import TensorLoss, inner_gradient
 
 
@@ -29,6 +30,8 @@ class Reverse(MetaGradient):
     allowance : inner graphs that may be alive at a time. "one" (default): every step is replayed and memory does not
     grow with the steps; a number: the graphs of that many last steps are kept and not replayed; "all": nothing is
     replayed, for the time and the memory of `unrolled`. The gradient is the same.
+    compile : trace and compile the walk's two pieces. Pays where a run has hundreds of tasks of few shapes; needs
+    learner.padding=max_length. An objective with a support loss of its own is not compiled.
     """
 
     order: ClassVar[int] = 2
@@ -37,14 +40,28 @@ class Reverse(MetaGradient):
     sharding_stages: ClassVar[frozenset[int]] = frozenset({0, 1, 2})
 
     allowance: Literal["one", "all"] | PositiveInt = "one"
+    compile: bool = False
+
+    @model_validator(mode="after")
+    def _compiled_pieces_keep_nothing(self) -> Reverse:
+        if self.compile and self.allowance != "one":
+            raise ValueError("compiled pieces keep no graph: set estimator.allowance=one, or estimator.compile=false")
+        return self
+
+    @property
+    def wants_one_shape(self) -> bool:
+        """When it compiles."""
+        return self.compile
 
     def estimate(self, problem: InnerProblem) -> MetaGradientResult:
         """See `MetaGradient.estimate`."""
         steps = problem.loop.steps
         kept = {"one": 0, "all": steps}[self.allowance] if isinstance(self.allowance, str) else self.allowance
 
-        def apply(loss_of: TensorLoss, inner: int, step: int, tensors: list[Tensor]) -> tuple[Tensor, ...]:
-            return _ReplayedGradient.apply(loss_of, inner, step >= steps - kept, *tensors)
+        def apply(loss_of: TensorLoss, names: list[str], step: int, tensors: list[Tensor]) -> tuple[Tensor, ...]:
+            if self.compile and problem.traced is not None:
+                return CompiledGradient.apply(problem.traced, names, list(problem.meta), problem.data, *tensors)
+            return _ReplayedGradient.apply(loss_of, len(names), step >= steps - kept, *tensors)
 
         return through_the_walk(problem, inner_gradient(problem, apply))
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor
 
 from metacl.adaptation import InnerLoop
 from metacl.errors import ConfigError
 from metacl.learners.base import Learner, Params, Task
 from metacl.metagradients import InnerProblem
+from metacl.metagradients.compiled import TracedLoss
 from metacl.registry import Component, Registry
 
 
@@ -67,13 +70,30 @@ class MetaObjective(Component):
         def all_params(theta: Params, phi: Params) -> Params:
             return {**{name: phi[name] for name in self.learned_names(phi)}, **theta}
 
+        traced, data = self._traced(learner, task, all_params)
         return InnerProblem(
             meta=meta,
             start=lambda phi: self.start(learner, phi, task),
             support_loss=lambda theta, phi, k: self.support_loss(learner, all_params(theta, phi), task, k),
             query_loss=lambda theta, phi: self.query_loss(learner, all_params(theta, phi), task),
             loop=loop,
+            traced=traced,
+            data=data,
         )
+
+    def _traced(
+        self, learner: Learner, task: Task, all_params: Callable[[Params, Params], Params]
+    ) -> tuple[TracedLoss | None, tuple[Tensor, ...]]:
+        """The default support loss for estimators that compile; one of an objective's own may depend on anything."""
+        if type(self).support_loss is not MetaObjective.support_loss:
+            return None, ()
+        key = (task.ways, task.support.structure())
+        if key not in learner.traced:
+            like = task.support
+            learner.traced[key] = TracedLoss(
+                lambda theta, phi, data: learner.loss(all_params(theta, phi), like.with_tensors(data))
+            )
+        return learner.traced[key], task.support.tensors()
 
 
 OBJECTIVES: Registry[MetaObjective] = Registry("meta-objective", "objective")
