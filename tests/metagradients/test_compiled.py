@@ -8,7 +8,6 @@ from metacl.learners.base import as_leaves
 from metacl.metagradients import FiniteDifference, Reverse, compiled
 from metacl.objectives import ProtoMAML
 from metacl.tasks import EpisodeShape, TaskAddress
-from tests.metagradients.problems import relative_error
 from tests.small_runs import save_tiny_bert, small_config
 
 
@@ -36,11 +35,17 @@ def problems(setting, learner):
         yield config.objective.problem(learner, as_leaves(start), learner.prepare(episode), config.inner)
 
 
+def norm_error(found, expected):
+    """Of the whole gradient: other kernels round otherwise, and single step sizes are small differences of sums."""
+    difference = sum(float((found[name] - g).double().square().sum()) for name, g in expected.items())
+    return (difference / sum(float(g.double().square().sum()) for g in expected.values())) ** 0.5
+
+
 def check(setting, eager, fast, bound):
     learner = setting[0].learner.build(0)
     for problem in problems(setting, learner):
         expected, found = eager.estimate(problem), fast.estimate(problem)
-        assert relative_error(found.gradient, expected.gradient) <= bound
+        assert norm_error(found.gradient, expected.gradient) <= bound
         assert found.support_losses == pytest.approx(expected.support_losses, rel=1e-4)
     (traced,) = learner.traced.values()
     return traced
@@ -88,7 +93,7 @@ def test_an_objective_with_its_own_support_loss_is_not_compiled(setting):
     problem = Doubled().problem(learner, meta, task, config.inner)
     assert problem.traced is None
     found = Reverse(compile=True).estimate(problem)
-    assert relative_error(found.gradient, Reverse().estimate(problem).gradient) == 0
+    assert norm_error(found.gradient, Reverse().estimate(problem).gradient) == 0
 
 
 def test_ever_new_shapes_are_refused(setting, tmp_path):
