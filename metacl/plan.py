@@ -10,7 +10,7 @@ import torch
 
 from metacl.api import check_data, starting_point
 from metacl.config import RunConfig
-from metacl.learners.base import parameter_count
+from metacl.learners.base import STEP_SIZE, parameter_count
 
 BYTES = 4  # everything is float32
 
@@ -32,7 +32,7 @@ def make_plan(config: RunConfig) -> Plan:
     data = check_data(config)
     learner, meta = starting_point(config)
     learned = parameter_count(meta)
-    inner = sum(tensor.numel() for name, tensor in meta.items() if not name.startswith("step_size."))
+    inner = sum(tensor.numel() for name, tensor in meta.items() if not name.startswith(STEP_SIZE))
     base_mb = learner.base_parameters * BYTES / 2**20
     trajectory_mb = inner * BYTES * (config.inner.steps + 1) / 2**20
     cpus, gpus, memory_mb, where = _available(config)

@@ -17,11 +17,8 @@ from torch import Tensor
 
 from metacl.adaptation.optimizers import INNER_OPTIMIZERS, InnerOptimizer
 from metacl.errors import ConfigError
-from metacl.learners.base import Params
+from metacl.learners.base import HEAD, STEP_SIZE, Params
 from metacl.registry import Component, chosen_from
-
-FAMILY = "step_size."
-HEAD = "head."
 
 
 class StepSizes(Component):
@@ -56,7 +53,7 @@ class StepSizes(Component):
         if self.learn == "none":
             return {}
         if self.learn == "scalar":
-            return {f"{FAMILY}factor": torch.tensor(1.0)}
+            return {f"{STEP_SIZE}factor": torch.tensor(1.0)}
         return {
             self._key(name): torch.full(self._shape(name, shape, steps), self._value(name))
             for name, shape in shapes.items()
@@ -68,17 +65,17 @@ class StepSizes(Component):
             # A scalar of higher precision does not change its parameter's type.
             return torch.tensor(self._value(name), dtype=torch.float64)
         if self.learn == "scalar":
-            return meta[f"{FAMILY}factor"] * self._value(name)
+            return meta[f"{STEP_SIZE}factor"] * self._value(name)
         sizes = meta[self._key(name)]
         return sizes[min(step, len(sizes) - 1)] if self.learn.endswith("_and_step") else sizes
 
     def _key(self, name: str) -> str:
         if not self.learn.startswith("layer"):
-            return FAMILY + name
+            return STEP_SIZE + name
         if name.startswith(HEAD):
-            return f"{FAMILY}head"
+            return f"{STEP_SIZE}head"
         numbered = re.match(r"(.*?\.\d+)\.", name)
-        return FAMILY + (numbered.group(1) if numbered else "rest")
+        return STEP_SIZE + (numbered.group(1) if numbered else "rest")
 
     def _shape(self, name: str, shape: torch.Size | None, steps: int) -> tuple[int, ...]:
         if self.learn.endswith("_and_step"):

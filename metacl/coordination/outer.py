@@ -8,9 +8,7 @@ import torch
 from torch import Tensor
 
 from metacl.config import OuterLoop
-from metacl.learners.base import Params, as_leaves
-
-STEP_SIZE_FAMILY = "step_size."
+from metacl.learners.base import STEP_SIZE, Params, as_leaves
 
 
 class OuterOptimizer:
@@ -25,8 +23,8 @@ class OuterOptimizer:
     def __init__(self, config: OuterLoop, initial: Params) -> None:
         self._config = config
         self.meta = as_leaves({name: initial[name] for name in sorted(initial)})
-        learned = [p for name, p in self.meta.items() if not name.startswith(STEP_SIZE_FAMILY)]
-        sizes = [p for name, p in self.meta.items() if name.startswith(STEP_SIZE_FAMILY)]
+        learned = [p for name, p in self.meta.items() if not name.startswith(STEP_SIZE)]
+        sizes = [p for name, p in self.meta.items() if name.startswith(STEP_SIZE)]
         groups = [
             {"params": learned, "lr": config.learning_rate, "weight_decay": config.weight_decay},
             {"params": sizes, "lr": config.step_size_learning_rate, "weight_decay": 0.0},

@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 
 from metacl.config import RunConfig, config_from_dict
-from metacl.errors import ConfigError, DataError, ResourceError, TrainingError
+from metacl.errors import ConfigError, DataError, TrainingError
 from metacl.initialization.folder import (
-    ADAPTER,
     FORMAT,
-    HEAD,
     StoredInitialization,
     load_family,
     read_initialization,
     read_json,
-    replace_folder,
-    save_family,
+    save_adapter,
+    written_whole,
 )
-from metacl.learners.base import Learner, Params, Task
+from metacl.learners.base import ADAPTER, HEAD, Learner, Params, Task
 from metacl.metagradients import InnerLoopDiverged, plain_gradient
 from metacl.metagradients import adapt as walk
 
@@ -129,18 +124,8 @@ class AdaptedClassifier:
 
     def save(self, path: str | Path) -> None:
         """Write a folder that `load_adapted` reads (and PEFT, for the adapter). Raises `ConfigError` if it is taken."""
-        path = Path(path)
-        if path.exists() and not (path / "adapted.json").exists() and (not path.is_dir() or any(path.iterdir())):
-            raise ConfigError(f"{path}: exists and is not an adapted model. Give another folder.")
-        aside = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-        try:
-            shutil.rmtree(aside, ignore_errors=True)
-            aside.mkdir(parents=True)
-            save_family(self.params, ADAPTER, aside / "adapter_model.safetensors")
-            save_family(self.params, HEAD, aside / "head.safetensors")
-            (aside / "adapter_config.json").write_text(
-                json.dumps(self.learner.peft_config(), indent=2, sort_keys=True) + "\n"
-            )
+        with written_whole(Path(path), "adapted.json", "an adapted model") as aside:
+            save_adapter(self.params, self.learner, aside)
             about = {
                 "format": FORMAT,
                 "labels": self.labels,
@@ -148,11 +133,6 @@ class AdaptedClassifier:
                 "config": self.config.to_dict(),
             }
             (aside / "adapted.json").write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n", "utf-8")
-            replace_folder(aside, path)
-        except (OSError, SafetensorError) as error:
-            raise ResourceError(f"{path}: cannot be written ({getattr(error, 'strerror', None) or error}).") from None
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
 
 
 def load_initialization(path: str | Path) -> Initialization:

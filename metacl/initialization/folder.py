@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,11 +24,8 @@ from torch import Tensor
 import metacl
 from metacl.config import RunConfig, config_from_dict
 from metacl.errors import ConfigError, DataError, ResourceError, TrainingError
-from metacl.learners.adapter import FAMILY as ADAPTER
-from metacl.learners.base import Learner, Params
+from metacl.learners.base import ADAPTER, HEAD, STEP_SIZE, Learner, Params
 
-HEAD = "head."
-STEP_SIZE = "step_size."
 FORMAT = 1
 
 
@@ -53,15 +52,8 @@ def write_initialization(
             )
         if not bool(torch.isfinite(tensor).all()):
             raise TrainingError(f"{name} is not finite; refusing to export it.")
-    if path.exists() and not (path / "adaptation.json").exists() and (not path.is_dir() or any(path.iterdir())):
-        raise ConfigError(f"{path}: exists and is not an initialization. Give another folder.")
-    aside = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    try:
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
-        save_family(meta, ADAPTER, aside / "adapter_model.safetensors")
-        (aside / "adapter_config.json").write_text(json.dumps(learner.peft_config(), indent=2, sort_keys=True) + "\n")
-        save_family(meta, HEAD, aside / "head.safetensors")
+    with written_whole(path, "adaptation.json", "an initialization") as aside:
+        save_adapter(meta, learner, aside)
         adaptation = {
             "format": FORMAT,
             "metacl": metacl.__version__,
@@ -71,11 +63,6 @@ def write_initialization(
         }
         (aside / "adaptation.json").write_text(json.dumps(adaptation, indent=2) + "\n")
         (aside / "README.md").write_text(card, encoding="utf-8")
-        replace_folder(aside, path)
-    except (OSError, SafetensorError) as error:  # safetensors writes in Rust and wraps the system's error
-        raise ResourceError(f"{path}: cannot be written ({getattr(error, 'strerror', None) or error}).") from None
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def read_initialization(path: Path) -> StoredInitialization:
@@ -89,6 +76,13 @@ def read_initialization(path: Path) -> StoredInitialization:
         meta.update(load_family(HEAD, path / "head.safetensors"))
     meta.update({STEP_SIZE + name: torch.tensor(value) for name, value in adaptation["step_sizes"].items()})
     return StoredInitialization(config, {name: meta[name] for name in sorted(meta)}, int(adaptation["trained_steps"]))
+
+
+def save_adapter(params: Params, learner: Learner, folder: Path) -> None:
+    """The adapter as PEFT stores it, and the head if there is one."""
+    save_family(params, ADAPTER, folder / "adapter_model.safetensors")
+    save_family(params, HEAD, folder / "head.safetensors")
+    (folder / "adapter_config.json").write_text(json.dumps(learner.peft_config(), indent=2, sort_keys=True) + "\n")
 
 
 def save_family(params: Params, family: str, path: Path) -> None:
@@ -123,10 +117,35 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
     return value
 
 
-def replace_folder(aside: Path, path: Path) -> None:
-    """Put the finished folder `aside` in the place of `path`; the old one is gone only when the new one is there."""
-    old = path.with_name(f".{path.name}.old-{os.getpid()}")
-    if path.exists():
-        path.rename(old)
-    aside.rename(path)
-    shutil.rmtree(old, ignore_errors=True)
+@contextmanager
+def written_whole(path: Path, mark: str, what: str) -> Iterator[Path]:
+    """A folder to fill, which takes the place of `path` when the block ends well, and is gone when it does not.
+
+    Parameters
+    ----------
+    mark, what : str
+        The file by which an older folder of the same kind is known and may be replaced, and what that kind is called.
+
+    Raises
+    ------
+    ConfigError
+        `path` holds something else.
+    ResourceError
+        It cannot be written.
+    """
+    path = path.resolve()
+    if path.exists() and not (path / mark).exists() and (not path.is_dir() or any(path.iterdir())):
+        raise ConfigError(f"{path}: exists and is not {what}. Give another folder.")
+    aside, old = (path.with_name(f".{path.name}.{part}-{os.getpid()}") for part in ("tmp", "old"))
+    try:
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        yield aside
+        if path.exists():
+            path.rename(old)
+        aside.rename(path)
+        shutil.rmtree(old, ignore_errors=True)
+    except (OSError, SafetensorError) as error:  # safetensors writes in Rust and wraps the system's error
+        raise ResourceError(f"{path}: cannot be written ({getattr(error, 'strerror', None) or error}).") from None
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)

@@ -16,11 +16,9 @@ from pydantic import PositiveInt
 from torch import nn
 
 from metacl.errors import ConfigError
-from metacl.learners.base import Params
+from metacl.learners.base import ADAPTER, Params
 from metacl.learners.frozen_prefix import transformer_layers
 from metacl.registry import Component
-
-FAMILY = "adapter."
 
 
 class AdapterConfig(Component):
@@ -71,8 +69,8 @@ class AdaptedModel:
         self.model = model
         stored = get_peft_model_state_dict(model)
         held = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
-        self.module_names: Mapping[str, str] = {FAMILY + name.replace(".default.", "."): name for name in sorted(held)}
-        if set(self.module_names) != {FAMILY + name for name in stored}:
+        self.module_names: Mapping[str, str] = {ADAPTER + name.replace(".default.", "."): name for name in sorted(held)}
+        if set(self.module_names) != {ADAPTER + name for name in stored}:
             raise ConfigError(
                 "learner.adapter: PEFT stores other tensors of this adapter than it trains; not supported."
             )

@@ -20,8 +20,10 @@ from metacl.registry import Component, Registry
 from metacl.tasks.episode import Episode
 
 Params = dict[str, Tensor]
-"""Named tensors. Names are dotted and start with their family: ``adapter.`` (or ``module.`` for a bare module),
-``head.``, ``step_size.``."""
+"""Named tensors. Names are dotted and start with their family (`ModuleLearner`'s own with ``module.``)."""
+
+ADAPTER, HEAD, STEP_SIZE = "adapter.", "head.", "step_size."
+"""The families: PEFT's tensors, the classifier on top, learned step sizes of the inner loop."""
 
 
 @dataclass

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from metacl.errors import ConfigError
-from metacl.learners.base import Batch, Learner, Params, Task
+from metacl.learners.base import HEAD, Batch, Learner, Params, Task
 
-MODULE, HEAD = "module.", "head."
+MODULE = "module."
 DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 Examples = tuple[Any, Any]
 """Inputs (B, …) and targets (B, …), as tensors, arrays or nested sequences."""

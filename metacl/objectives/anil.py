@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from metacl.learners.base import HEAD
 from metacl.objectives.base import OBJECTIVES
 from metacl.objectives.maml import MAML
 
@@ -12,4 +13,4 @@ class ANIL(MAML):
 
     def adaptable(self, name: str) -> bool:
         """Only the head."""
-        return name.startswith("head.")
+        return name.startswith(HEAD)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from metacl.adaptation import InnerLoop
 from metacl.errors import ConfigError
-from metacl.learners.base import Learner, Params, Task
+from metacl.learners.base import STEP_SIZE, Learner, Params, Task
 from metacl.metagradients import InnerProblem
 from metacl.metagradients.compiled import TracedLoss
 from metacl.registry import Component, Registry
@@ -47,7 +47,7 @@ class MetaObjective(Component):
     @staticmethod
     def learned_names(meta: Params) -> list[str]:
         """The names in `meta` that are not step sizes."""
-        return [name for name in meta if not name.startswith("step_size.")]
+        return [name for name in meta if not name.startswith(STEP_SIZE)]
 
     def meta_parameters(self, learner: Learner, loop: InnerLoop, ways: int) -> Params:
         """Initial values of everything the outer loop trains: what is learned, and the learned step sizes.
