@@ -10,7 +10,16 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # what type checkers and editors see; at run time `__getattr__` loads them
+    from metacl.api import evaluate as evaluate
+    from metacl.api import train as train
+    from metacl.config import RunConfig as RunConfig
+    from metacl.config import config_from_dict as config_from_dict
+    from metacl.config import load_config as load_config
+    from metacl.initialization import load_adapted as load_adapted
+    from metacl.initialization import load_initialization as load_initialization
 
 __version__ = "0.1.0"
 

@@ -70,10 +70,18 @@ def train(config: RunConfig, progress: EvaluationProgress | None = None, resume:
     folder.check(config, resume=resume != "never")
     check_data(config)
     learner, initial = starting_point(config)
-    with StopSignals() as signals, running_executor(config, progress.note) as executor:
+    start = coordinator.starting_checkpoint(config, FlatLayout.of(initial), resume, progress.note)
+    # Signals come after the executor: ray.init puts a handler of its own in the place of ours.
+    with running_executor(config, progress.note) as executor, StopSignals() as signals:
         folder.claim(config)
+        if start is None or start.step < config.outer.steps:
+            folder.discard_results()
+        if config.estimator.wants_one_shape:
+            progress.note(
+                "the first step traces and compiles: about two minutes, less once the compiler's cache is warm"
+            )
         started = time.perf_counter()
-        meta = coordinator.train(config, initial, executor, progress, signals, resume)
+        meta = coordinator.train(config, initial, executor, progress, signals, start)
         training_seconds = time.perf_counter() - started
         write_initialization(folder.initialization, config, learner, meta, config.outer.steps, model_card(config, None))
         if config.evaluation is None:
@@ -119,7 +127,7 @@ def evaluate(
     if config.evaluation is None:
         raise ConfigError("evaluation: missing; say ways, shots, queries and episodes.")
     check_data(config, training=False)
-    with StopSignals() as signals, running_executor(config, progress.note) as executor:
+    with running_executor(config, progress.note) as executor, StopSignals() as signals:
         try:
             with signals.abandonable():
                 return _measure(config, config.evaluation, executor, stored.meta, progress)
@@ -175,7 +183,9 @@ def running_executor(config: RunConfig, notify: Notify) -> Iterator[Executor]:
 
 
 def read_metrics(folder: RunFolder) -> list[dict[str, Any]]:
-    """The run's metrics, a dict a step."""
+    """The run's metrics, a dict a step; none if it took no step of its own."""
+    if not folder.metrics.exists():
+        return []
     return [json.loads(line) for line in folder.metrics.read_text("utf-8").splitlines()]
 
 
@@ -203,6 +213,7 @@ def _measure(
             **evaluation.shape.to_dict(),
             "episodes": evaluation.episodes,
             "seed": evaluation.seed,
+            "step_sizes": "pretrained rows: the config's initial ones; meta-learned rows: the learned ones",
             "interval": "95 %, Student's t over episodes; differences are paired by episode",
         },
         "rows": as_dict(rows),

@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 import json
-import os
+import shlex
+import shutil
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -17,6 +18,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from metacl.errors import ConfigError, DataError, MetaclError, ResourceError
+
+if TYPE_CHECKING:
+    from metacl.coordination.coordinator import Resume
 
 EXIT_CODES = "Exit codes: 0 fine, 2 configuration or data, 3 resources, 4 training failed, 75 stopped but resumable."
 
@@ -66,8 +70,9 @@ def train(
     from metacl.reporting import RichProgress, closing_table, cost
 
     resolved = load_config(config, overrides or [])
+    choice = _resume_choice(resume)
     if dry_run:
-        plan = make_plan(resolved)
+        plan = make_plan(resolved, choice)
         out.print(escape(config_to_yaml(resolved)))
         for what, value in plan.lines:
             out.print(f"[bold]{what}[/]: {escape(value)}", soft_wrap=True)
@@ -75,13 +80,8 @@ def train(
             raise ResourceError("this run cannot start here: " + "; ".join(plan.obstacles))
         out.print("It can start.")
         return
-    choice: Path | str = resume
-    if resume not in ("auto", "never"):
-        choice = Path(resume)
-        if not choice.is_dir():
-            raise ConfigError(f"--resume {resume}: expected auto, never, or the folder of a checkpoint (…/step-N).")
     with RichProgress(out) as progress:
-        run = api.train(resolved, progress, choice)  # type: ignore[arg-type]
+        run = api.train(resolved, progress, choice)
     if run.results is not None:
         closing_table(run.results, out)
         out.print(f"\nIt cost {cost(run.results)}.", soft_wrap=True)
@@ -93,17 +93,41 @@ def train(
         out.print(f"  {command}", soft_wrap=True, highlight=False)
 
 
+def _resume_choice(resume: str) -> Resume:
+    if resume == "auto":
+        return "auto"
+    if resume == "never":
+        return "never"
+    if not Path(resume).is_dir():
+        raise ConfigError(f"--resume {resume}: expected auto, never, or the folder of a checkpoint (…/step-N).")
+    return Path(resume)
+
+
 def _next_commands(folder: Path) -> list[str]:
-    prefix = "" if Path(sys.argv[0]).parent in map(Path, _path_folders()) else f"{Path(sys.argv[0]).parent}/"
+    """Lines to paste into the shell that this was started from."""
+    tool, run = _tool(), shlex.quote(str(folder))
+    example = Path("configs/example_tickets.csv")
+    data = str(example) if example.exists() else "YOUR_TEXTS.csv"
     return [
-        f"{prefix}metacl evaluate {folder} --data hwu64 --ways 5 --shots 1,5 --episodes 50",
-        f"{prefix}metacl adapt {folder} --data configs/example_tickets.csv --steps 5 --output my_model",
-        f"{prefix}metacl predict my_model --text 'I was charged twice for the same thing'",
+        f"{tool} evaluate {run} --data hwu64 --ways 5 --shots 1,5 --episodes 50",
+        f"{tool} adapt {run} --data {data} --steps 5 --output my_model",
+        f"{tool} predict my_model --text 'I was charged twice for the same thing'",
     ]
 
 
-def _path_folders() -> list[str]:
-    return os.environ.get("PATH", "").split(os.pathsep)
+def _tool() -> str:
+    """How this installation's command line is called from the current folder."""
+    script = Path(sys.executable).with_name("metacl")
+    if not script.exists():
+        return f"{shlex.quote(_from_here(Path(sys.executable)))} -m metacl.cli"
+    found = shutil.which("metacl")
+    if found is not None and Path(found).absolute() == script.absolute():
+        return "metacl"
+    return shlex.quote(_from_here(script))
+
+
+def _from_here(path: Path) -> str:
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 @app.command(epilog=EXIT_CODES)
@@ -133,16 +157,22 @@ def evaluate(
     from metacl.initialization import read_initialization
     from metacl.reporting import RichProgress, closing_table
 
+    if json_file is not None and not json_file.absolute().parent.is_dir():
+        raise ConfigError(f"--json {json_file}: the folder {json_file.parent} does not exist.")
     stored = read_initialization(source / "init" if (source / "init" / "adaptation.json").exists() else source)
     tree = stored.config.to_dict()
     if data is not None:
         tree["data"] = _data_section(data, text_column, label_column)
+    if (text_column, label_column) != ("text", "label") and (data is None or "path" not in tree["data"]):
+        raise ConfigError("--text-column and --label-column name the columns of a file; give one with --data.")
     if class_split is not None:
+        if tree["data"].get("path") is not None:
+            raise ConfigError("--class-split is of a bundled data set; all classes of a file are evaluated.")
         tree["data"]["class_split"] = class_split
     if groups is not None:
         tree["workers"].update(executor="ray" if groups else "local", groups=max(groups, 1))
     shape = stored.config.episodes
-    results = []
+    configs = []
     for shot in _numbers("--shots", shots) if shots else [shape.shots]:
         tree["evaluation"] = {
             "shape": {"ways": ways or shape.ways, "shots": shot, "queries": queries},
@@ -150,8 +180,12 @@ def evaluate(
             "steps": _numbers("--steps", steps),
             "seed": seed,
         }
+        configs.append(config_from_dict(tree, origin=str(source)))
+        api.check_data(configs[-1], training=False)
+    results = []
+    for config in configs:
         with RichProgress(out) as progress:
-            results.append(api.evaluate(stored, config_from_dict(tree, origin=str(source)), progress))
+            results.append(api.evaluate(stored, config, progress))
         closing_table(results[-1], out)
     if json_file is not None:
         write_text(json_file, json.dumps(results if len(results) > 1 else results[0], indent=2) + "\n")
@@ -168,9 +202,10 @@ def adapt(
     label_column: LabelColumn = "label",
 ) -> None:
     """Adapt an initialization to your own labelled texts and save the adapted model."""
-    from metacl.initialization import load_initialization
+    from metacl.initialization import check_adapted_output, load_initialization
     from metacl.tasks.readers import read_examples
 
+    check_adapted_output(output)
     examples = read_examples(data, text_column, label_column)
     with err.status(f"loading {init}"):
         initialization = load_initialization(init)
@@ -233,10 +268,10 @@ def doctor() -> None:
     table = Table("", "what", "found", "remedy", box=None)
     findings = check_up()
     for finding in findings:
-        mark = "[red]✗[/]" if finding.remedy else "[green]✓[/]"
+        mark = "[green]✓[/]" if not finding.remedy else "[red]✗[/]" if finding.needed else "[yellow]![/]"
         table.add_row(mark, finding.what, escape(finding.found), escape(finding.remedy))
     out.print(table)
-    if any(finding.remedy for finding in findings):
+    if any(finding.remedy and finding.needed for finding in findings):
         raise typer.Exit(3)
 
 

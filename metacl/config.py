@@ -6,12 +6,23 @@ loads is one whose every key is known and whose parts fit together.
 
 from __future__ import annotations
 
+import importlib
+import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
 from metacl.adaptation import InnerLoop
 from metacl.aggregation import AGGREGATORS, Aggregator
@@ -21,6 +32,20 @@ from metacl.metagradients import ESTIMATORS, MetaGradient
 from metacl.objectives import OBJECTIVES, MetaObjective
 from metacl.registry import Component, chosen_from, explain, nearest
 from metacl.tasks import TASK_SOURCES, EpisodeShape, TaskSource
+
+
+def _import_all(names: Any) -> Any:
+    """Import each named module, from the current folder too, so that what it registers can be chosen."""
+    for name in names if isinstance(names, (list, tuple)) else ():
+        if os.getcwd() not in sys.path:
+            sys.path.append(os.getcwd())
+        try:
+            importlib.import_module(str(name))
+        except ImportError as error:
+            raise ConfigError(
+                f"plugins: {name!r} cannot be imported ({error}). Looked in sys.path and {os.getcwd()}."
+            ) from None
+    return names
 
 
 class OuterLoop(Component):
@@ -86,17 +111,21 @@ class Evaluation(Component):
 
     shape: EpisodeShape
     episodes: Annotated[int, Field(ge=2)] = 300
-    steps: tuple[NonNegativeInt, ...] = (0, 1, 3, 5, 10)
+    steps: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] = (0, 1, 3, 5, 10)
     split: Literal["valid", "test"] = "test"
     seed: NonNegativeInt = 1
 
 
 class RunConfig(Component):
-    """Everything a run depends on. `output` defaults to ``runs/<name>``."""
+    """Everything a run depends on. `output` defaults to ``runs/<name>``.
+
+    plugins : modules of your own that register objectives, estimators, …; imported in every worker, too.
+    """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     output: Path | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    plugins: Annotated[tuple[str, ...], BeforeValidator(_import_all)] = ()
     learner: Annotated[LearnerConfig, chosen_from(LEARNERS)]
     data: Annotated[TaskSource, chosen_from(TASK_SOURCES)]
     episodes: EpisodeShape = EpisodeShape()
@@ -110,6 +139,13 @@ class RunConfig(Component):
 
     @model_validator(mode="after")
     def _fits_together(self) -> RunConfig:
+        if self.evaluation and self.objective.fixed_ways and self.evaluation.shape.ways != self.episodes.ways:
+            raise ValueError(
+                f"evaluation.shape.ways: {self.evaluation.shape.ways}, but {self.objective.registered_name} learns a "
+                f"head for episodes.ways = {self.episodes.ways}. Make them equal, or set objective=proto_maml"
+            )
+        if self.workers.gpus_per_group > 1:
+            raise ValueError("workers.gpus_per_group: a group is one rank and uses one GPU; set it to 0 or 1")
         if self.estimator.needs_double_backward and not self.learner.double_backward:
             raise ValueError(
                 f"estimator {self.estimator.registered_name!r} differentiates twice, and fused attention has no second "
@@ -138,7 +174,7 @@ class RunConfig(Component):
     @property
     def folder(self) -> Path:
         """Where the run's files go."""
-        return self.output if self.output is not None else Path("runs") / self.name
+        return self.output.expanduser() if self.output is not None else Path("runs") / self.name
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:

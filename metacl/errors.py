@@ -36,6 +36,6 @@ class TrainingError(MetaclError):
 
 
 class RunInterrupted(MetaclError):
-    """Stopped from outside with everything saved; the message holds the command that resumes."""
+    """Stopped from outside with everything saved; the message says how to continue."""
 
     exit_code = 75

@@ -1,5 +1,6 @@
 """Configs: what loads, what the overrides do, and that whatever cannot work is refused with the key and the mend."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -54,7 +55,7 @@ estimator: {name: first_order}
 outer: {steps: 7, optimizer: sgd, learning_rate: 1e-7, schedule: cosine, clip_norm: 3, aggregator: mean}
 workers: {executor: ray, groups: 3, threads: 2, zero_stage: 2, address: "10.0.0.1:6379"}
 checkpoints: {every: 1, keep: 5}
-evaluation: {shape: {ways: 4, shots: 5}, episodes: 20, steps: [0, 2], split: valid}
+evaluation: {shape: {ways: 3, shots: 5}, episodes: 20, steps: [0, 2], split: valid}
 """
 
 
@@ -250,3 +251,23 @@ def test_shipped_configs_load_and_open_with_a_comment(path):
     assert path.read_text().startswith("#")
     config = load_config(path)
     assert config_from_dict(yaml.safe_load(config_to_yaml(config))) == config
+
+
+def test_a_learned_head_fits_one_number_of_ways(tmp_path):
+    with pytest.raises(ConfigError, match=r"evaluation\.shape\.ways: 5, but maml learns a head for episodes\.ways = 3"):
+        load(tmp_path, MINIMAL + "objective: maml\nepisodes: {ways: 3}\nevaluation: {shape: {ways: 5}}\n")
+
+
+def test_plugins_register_what_a_config_can_choose(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [*sys.path])
+    (tmp_path / "my_plugin.py").write_text(
+        "from metacl.objectives import OBJECTIVES, ProtoMAML\n"
+        "@OBJECTIVES.register('mine')\n"
+        "class Mine(ProtoMAML):\n"
+        "    weight: float = 1.0\n"
+    )
+    config = load(tmp_path, MINIMAL + "plugins: [my_plugin]\nobjective: {name: mine, weight: 2}\n")
+    assert config.objective.to_dict() == {"name": "mine", "weight": 2.0}
+    with pytest.raises(ConfigError, match="plugins: 'no_such_plugin' cannot be imported"):
+        load(tmp_path, MINIMAL + "plugins: [no_such_plugin]\n")

@@ -68,7 +68,9 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
             f"{final}: the checkpoint could not be written ({reason}).{' The disk is full; free some space.' * full} "
             f"Older checkpoints are untouched; the run resumes from the newest."
         ) from None
-    for _, old in list_checkpoints(folder)[keep:]:
+    found = list_checkpoints(folder)
+    stale = [path for step, path in found if step > checkpoint.step]  # of a course that this one replaces
+    for old in stale + [path for step, path in found if step <= checkpoint.step][keep:]:
         _remove(old)
     return final
 

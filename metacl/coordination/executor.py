@@ -8,9 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, TypeVar
 
+import torch
+
 from metacl.config import RunConfig
 from metacl.coordination.flat import Flat
 from metacl.coordination.worker import Done, Work, Worker
+from metacl.errors import ResourceError
 from metacl.tasks import TaskAddress
 
 R = TypeVar("R")
@@ -34,6 +37,15 @@ class Executor(Protocol):
         ...
 
 
+def out_of_memory(where: object, error: BaseException) -> ResourceError:
+    """What to tell a user whose task did not fit."""
+    return ResourceError(
+        f"{where}: out of memory ({str(error).splitlines()[0] if str(error) else type(error).__name__}). "
+        f"Lower episodes.ways, episodes.shots or episodes.queries, learner.max_length, or keep fewer inner graphs "
+        f"(estimator.allowance=one)."
+    )
+
+
 class LocalExecutor:
     """One worker in this process."""
 
@@ -43,7 +55,12 @@ class LocalExecutor:
         self._worker: Worker | None = None
 
     def start(self) -> None:
-        """Load data and model."""
+        """Load data and model. Raises `ResourceError` if the GPU asked for is not there."""
+        if self._config.workers.gpus_per_group > torch.cuda.device_count():
+            raise ResourceError(
+                f"workers.gpus_per_group: {self._config.workers.gpus_per_group} asked for, this machine has "
+                f"{torch.cuda.device_count()}. Set workers.gpus_per_group=0."
+            )
         self._notify(f"loading {self._config.learner.source()}")
         self._worker = Worker(self._config)
 
@@ -51,7 +68,11 @@ class LocalExecutor:
         """One after the other."""
         assert self._worker is not None, "start() first"
         for address in addresses:
-            yield Done(address, work(self._worker, address, meta))
+            try:
+                result = work(self._worker, address, meta)
+            except (MemoryError, torch.OutOfMemoryError) as error:
+                raise out_of_memory(f"task {address}", error) from None
+            yield Done(address, result)
 
     def close(self) -> None:
         """Forget the worker."""

@@ -17,6 +17,10 @@ class StopRequested(BaseException):
     """Raised where a step may be abandoned. A BaseException, so that no error handling swallows it."""
 
 
+_active: StopSignals | None = None
+"""Signal handlers belong to the process, and so does the one object behind them."""
+
+
 class StopSignals:
     """While entered, SIGINT and SIGTERM become `StopRequested`, raised only inside `abandonable`."""
 
@@ -26,12 +30,16 @@ class StopSignals:
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignals:
+        global _active
+        _active = self
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._previous[number] = signal.signal(number, self._on_signal)
         return self
 
     def __exit__(self, *_: object) -> None:
+        global _active
+        _active = None
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
@@ -46,9 +54,34 @@ class StopSignals:
         finally:
             self._may_raise = False
 
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """No `StopRequested` in here; it is raised at the end instead."""
+        could, self._may_raise = self._may_raise, False
+        try:
+            yield
+        finally:
+            self._may_raise = could
+        if self._requested and could:
+            raise StopRequested
+
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._requested and number == signal.SIGINT:
             raise KeyboardInterrupt
         self._requested = True
         if self._may_raise:
             raise StopRequested
+
+
+@contextmanager
+def held() -> Iterator[None]:
+    """For short calls into foreign code that a signal handler must not raise out of.
+
+    Ray's C++ core turns an exception of the handler into a SystemError. `StopRequested` is raised when the call is
+    over. Without `StopSignals` there is nothing to hold.
+    """
+    if _active is None:
+        yield
+        return
+    with _active.hold():
+        yield

@@ -26,38 +26,43 @@ def connect(workers: Workers, notify: Notify) -> bool:
 
     Raises `ResourceError` if nobody answers or the cluster is too small.
     """
-    check_own_machine(workers)
-    address = _address(workers)
-    ours = not ray.is_initialized()
-    if not ours:
+    if ray.is_initialized():
         notify("using the Ray connection this process already has")
-    elif address is None:
-        notify(f"starting a Ray cluster in this process for {_asked(workers)}")
-        ray.init(
-            address="local",
-            num_cpus=workers.groups * workers.threads,
-            num_gpus=workers.groups * workers.gpus_per_group,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
-    else:
-        notify(f"connecting to the Ray cluster at {address}")
-        _join(address)
-    try:
         _check_capacity(workers)
-    except ResourceError:
-        if ours:
-            ray.shutdown()
+        return False
+    address = cluster_address(workers)
+    try:
+        if address is None:
+            _check_own_gpus(workers)
+            notify(f"starting a Ray cluster in this process for {_asked(workers)}")
+            ray.init(
+                address="local",
+                num_cpus=workers.groups * workers.threads,
+                num_gpus=workers.groups * workers.gpus_per_group,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+        else:
+            notify(f"connecting to the Ray cluster at {address}")
+            _join(address)
+        _check_capacity(workers)
+    except BaseException:
+        ray.shutdown()
         raise
-    return ours
+    return True
+
+
+def cluster_address(workers: Workers) -> str | None:
+    """The cluster a run would join: the configured address, else $RAY_ADDRESS; None to start one of its own."""
+    return workers.address or os.environ.get("RAY_ADDRESS")
 
 
 def cluster_resources(workers: Workers) -> dict[str, float]:
     """What the cluster at ``workers.address`` has in all. Connects, looks and leaves. Raises `ResourceError`."""
     already = ray.is_initialized()
     if not already:
-        _join(str(workers.address))
+        _join(str(cluster_address(workers)))
     try:
         return dict(ray.cluster_resources())
     finally:
@@ -66,7 +71,7 @@ def cluster_resources(workers: Workers) -> dict[str, float]:
 
 
 def _join(address: str) -> None:
-    if "RAY_ADDRESS" not in os.environ or os.environ["RAY_ADDRESS"] != address:  # a job's own cluster is there
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:  # a job's own cluster is there
         _wait_for_answer(address)
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
@@ -77,19 +82,13 @@ def _join(address: str) -> None:
         ) from None
 
 
-def check_own_machine(workers: Workers) -> None:
-    """Before a cluster is started here: are the GPUs there? Raises `ResourceError`."""
+def _check_own_gpus(workers: Workers) -> None:
     wanted, present = workers.groups * workers.gpus_per_group, torch.cuda.device_count()
-    if _address(workers) is None and not ray.is_initialized() and wanted > present:
+    if wanted > present:
         raise ResourceError(
             f"workers.gpus_per_group: {workers.groups} groups x {workers.gpus_per_group} GPUs asked for, this machine "
             f"has {present}. Set workers.gpus_per_group=0, or workers.address to a cluster that has them."
         )
-
-
-def _address(workers: Workers) -> str | None:
-    """The configured address; inside a Ray job, the job's cluster."""
-    return workers.address or os.environ.get("RAY_ADDRESS")
 
 
 def _asked(workers: Workers) -> str:
@@ -101,6 +100,11 @@ def _wait_for_answer(address: str) -> None:
     """A quick look whether a Ray head answers: `ray.init` alone would wait for minutes."""
     if address == "auto":
         return
+    if address.startswith(("http://", "https://")):
+        raise ConfigError(
+            f"workers.address: {address} is a dashboard; give the head's own host:port (6379 unless told otherwise), "
+            f"or submit a job there: ray job submit --address {address} …"
+        )
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdigit():
         raise ConfigError(f"workers.address: {address!r} is not host:port, ray://host:port or auto.")

@@ -12,13 +12,15 @@ from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 import ray
-from ray.exceptions import GetTimeoutError, RayError, RayTaskError
+import torch
+from ray.exceptions import RayError, RayTaskError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from metacl.config import RunConfig
-from metacl.coordination.executor import Notify
+from metacl.coordination.executor import Notify, out_of_memory
 from metacl.coordination.flat import Flat
+from metacl.coordination.interrupt import held
 from metacl.coordination.ray_cluster import connect
 from metacl.coordination.ray_group import GroupRank
 from metacl.coordination.worker import Done, Work
@@ -26,6 +28,12 @@ from metacl.errors import MetaclError, ResourceError
 from metacl.tasks import TaskAddress
 
 R = TypeVar("R")
+
+POLL_S = 0.5
+"""How long a stop signal may have to wait for the driver to look up."""
+
+SAY_EVERY_S = 10.0
+"""While something slow starts, a line at most this often."""
 
 QUEUE = 2
 """Tasks a group holds at a time: one it computes, one that waits."""
@@ -49,19 +57,19 @@ class RayExecutor:
         bundle = {"CPU": float(workers.threads)}
         if workers.gpus_per_group:
             bundle["GPU"] = float(workers.gpus_per_group)
-        self._placements = [placement_group([bundle], strategy="STRICT_PACK") for _ in range(workers.groups)]
+        for _ in range(workers.groups):
+            self._placements.append(placement_group([bundle], strategy="STRICT_PACK"))
         self._wait([group.ready() for group in self._placements], deadline, "reserving places for the worker groups")
+        # Ray does not hide GPUs from an actor that asked for none; torch and DeepSpeed would then use them.
+        hidden = {} if workers.gpus_per_group else {"env_vars": {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu"}}
         for placement in self._placements:
-            rank = (
-                ray.remote(GroupRank)
-                .options(
-                    num_cpus=workers.threads,
-                    num_gpus=workers.gpus_per_group,
-                    scheduling_strategy=PlacementGroupSchedulingStrategy(placement),
-                )
-                .remote()
+            rank = ray.remote(GroupRank).options(
+                num_cpus=workers.threads,
+                num_gpus=workers.gpus_per_group,
+                runtime_env=hidden,
+                scheduling_strategy=PlacementGroupSchedulingStrategy(placement),
             )
-            self._ranks.append(rank)
+            self._ranks.append(rank.remote())
         places = self._wait([r.place.remote() for r in self._ranks], deadline, "starting the worker groups")
         tree = self._config.to_dict()
         ready = [
@@ -72,55 +80,65 @@ class RayExecutor:
 
     def map(self, work: Work[R], addresses: Sequence[TaskAddress], meta: Flat) -> Iterator[Done[R]]:
         """Results as the groups finish them. Raises `ResourceError` if a group dies."""
-        shared = ray.put(meta)
+        with held():
+            shared = ray.put(meta)
         waiting = deque(addresses)
         running: dict[Any, tuple[int, TaskAddress]] = {}
         load = [0] * len(self._ranks)
         try:
             while waiting or running:
-                while waiting and min(load) < QUEUE:
-                    group = load.index(min(load))
-                    address = waiting.popleft()
-                    running[self._ranks[group].run.remote(work, address, shared)] = (group, address)
-                    load[group] += 1
-                finished, _ = ray.wait(list(running), timeout=0.5)
+                with held():
+                    while waiting and min(load) < QUEUE:
+                        group = load.index(min(load))
+                        address = waiting.popleft()
+                        running[self._ranks[group].run.remote(work, address, shared)] = (group, address)
+                        load[group] += 1
+                    finished, _ = ray.wait(list(running), timeout=POLL_S)
                 for reference in finished:
                     group, address = running.pop(reference)
                     load[group] -= 1
-                    yield Done(address, self._get(reference, f"worker group {group} at {address}"))
+                    with held():
+                        result = self._get(reference, f"worker group {group} at {address}")
+                    yield Done(address, result)
         finally:
             for reference in running:  # an abandoned step: what has not begun is not worth beginning
                 ray.cancel(reference, force=False)
 
     def close(self) -> None:
         """Stop the ranks, give the places back, leave Ray unless it was there before."""
-        for rank in self._ranks:
-            ray.kill(rank)
-        for placement in self._placements:
-            remove_placement_group(placement)
-        self._ranks, self._placements = [], []
-        if self._owns_connection:
-            ray.shutdown()
-            self._owns_connection = False
+        try:
+            for rank in self._ranks:
+                ray.kill(rank)
+            for placement in self._placements:
+                remove_placement_group(placement)
+        except (RayError, ConnectionError, RuntimeError, ValueError) as error:  # the head is gone, and all with it
+            self._notify(f"the cluster could not be tidied up: {error}")
+        finally:
+            self._ranks, self._placements = [], []
+            if self._owns_connection:
+                ray.shutdown()
+                self._owns_connection = False
 
     def _wait(self, references: list[Any], deadline: float, doing: str) -> list[Any]:
-        """All results, or a `ResourceError` at the deadline; says what is going on while it takes."""
+        """All results, the first error as soon as there is one, or a `ResourceError` at the deadline."""
         self._notify(doing)
-        started = time.monotonic()
-        pending = references
-        while pending:
-            _, pending = ray.wait(pending, num_returns=len(pending), timeout=10)
-            if pending and time.monotonic() > deadline:
+        started = said = time.monotonic()
+        results: dict[Any, Any] = {}
+        while len(results) < len(references):
+            pending = [reference for reference in references if reference not in results]
+            finished, _ = ray.wait(pending, timeout=POLL_S)
+            results.update({reference: self._get(reference, doing) for reference in finished})
+            now = time.monotonic()
+            missing = len(references) - len(results)
+            if missing and now > deadline:
                 raise ResourceError(
-                    f"{doing}: {len(pending)} of {len(references)} not ready within workers.start_timeout_s = "
+                    f"{doing}: {missing} of {len(references)} not ready within workers.start_timeout_s = "
                     f"{self._config.workers.start_timeout_s:.0f} s. Other jobs may hold the cluster (see: ray status)."
                 )
-            if pending:
-                self._notify(
-                    f"{doing}: {len(references) - len(pending)}/{len(references)}, "
-                    f"{time.monotonic() - started:.0f} s so far"
-                )
-        return [self._get(reference, doing) for reference in references]
+            if missing and now - said > SAY_EVERY_S:
+                said = now
+                self._notify(f"{doing}: {len(results)}/{len(references)}, {now - started:.0f} s so far")
+        return [results[reference] for reference in references]
 
     def _get(self, reference: Any, doing: str) -> Any:
         try:
@@ -128,9 +146,11 @@ class RayExecutor:
         except RayTaskError as error:
             if isinstance(error.cause, MetaclError):
                 raise error.cause from None
+            if isinstance(error.cause, (MemoryError, torch.OutOfMemoryError)):
+                raise out_of_memory(doing, error.cause) from None
             raise
         # Ray's errors of lost actors, nodes and objects have no common parent below RayError.
-        except (RayError, GetTimeoutError) as error:
+        except RayError as error:
             raise ResourceError(
                 f"{doing}: the worker was lost ({type(error).__name__}: {_essence(error)}). "
                 f"Steps up to the last checkpoint are safe; the same command continues from there."

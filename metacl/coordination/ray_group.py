@@ -28,7 +28,11 @@ class GroupRank:
         from metacl.learners.sharding import RankEnvironment, ZeroEngine
 
         resolved = config_from_dict(config)
-        engine = ZeroEngine(resolved.workers.zero_stage, RankEnvironment(0, 1, master_address, master_port))
+        engine = ZeroEngine(
+            resolved.workers.zero_stage,
+            RankEnvironment(0, 1, master_address, master_port),
+            gpu=resolved.workers.gpus_per_group > 0,
+        )
         self._worker = Worker(resolved, engine)
         return f"group ready (pid {os.getpid()}, ZeRO stage {resolved.workers.zero_stage}): {resolved.learner.source()}"
 

@@ -16,8 +16,18 @@ import yaml
 from metacl.config import RunConfig, config_to_yaml
 from metacl.errors import ConfigError, ResourceError
 
-NOT_IDENTITY = ("name", "output", "workers", "checkpoints", "evaluation")
-"""Sections that may change between parts of one run: they do not change a bit of what is trained."""
+NOT_IDENTITY = (
+    "name",
+    "output",
+    "workers.executor",
+    "workers.groups",
+    "workers.address",
+    "workers.zero_stage",
+    "workers.start_timeout_s",
+    "checkpoints",
+    "evaluation",
+)
+"""What may change between parts of one run: they do not change a bit of what is trained."""
 
 
 class RunFolder:
@@ -43,7 +53,7 @@ class RunFolder:
                     f"{self.path}: already holds a run, and --resume never forbids to continue it. "
                     f"Give another folder (output=…) or remove this one."
                 )
-            differing = differing_keys(self._stored(), config.to_dict())
+            differing = self.differences(config)
             if differing:
                 raise ConfigError(
                     f"{self.path}: holds a different run ({'; '.join(differing)}). "
@@ -51,6 +61,15 @@ class RunFolder:
                 )
         elif self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             raise ConfigError(f"{self.path}: exists and is not the folder of a run. Give another one (output=…).")
+
+    def differences(self, config: RunConfig) -> list[str]:
+        """What makes the run in this folder another one than `config`; nothing if there is none."""
+        return differing_keys(self._stored(), config.to_dict()) if self.config.exists() else []
+
+    def discard_results(self) -> None:
+        """Remove the closing figures and report of a training that goes on."""
+        self.results.unlink(missing_ok=True)
+        self.report.unlink(missing_ok=True)
 
     def claim(self, config: RunConfig) -> None:
         """Make the folder this run's by writing its resolved config. Raises `ResourceError` if that cannot be."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -12,7 +13,6 @@ from metacl.config import Evaluation
 from metacl.coordination.executor import Executor
 from metacl.coordination.flat import Flat
 from metacl.coordination.worker import Worker
-from metacl.errors import TrainingError
 from metacl.evaluation.methods import FROZEN, META_LEARNED, PRETRAINED, Method, Row
 from metacl.evaluation.statistics import Estimate, mean_interval, paired_difference
 from metacl.metagradients import InnerLoopDiverged
@@ -26,11 +26,15 @@ SAME_START = "same start, 0 steps"
 
 @dataclass(frozen=True)
 class EpisodeScore:
-    """One method's query accuracy on one episode, and the seconds it took to adapt."""
+    """One method's query accuracy on one episode, and the seconds it took to adapt.
+
+    A method whose adaptation or scores stop being finite has `diverged`; its answer counts as wrong.
+    """
 
     row: Row
     accuracy: float
     seconds: float
+    diverged: bool = False
 
 
 @dataclass(frozen=True)
@@ -43,15 +47,16 @@ class CompareMethods:
     def __call__(self, worker: Worker, address: TaskAddress, meta: Flat) -> tuple[EpisodeScore, ...]:
         """Scores in the order of the methods' rows."""
         task = worker.learner.prepare(worker.source.episode(address, self.shape))
-        scores = []
-        try:
-            for method in self.methods:
+        assert task.query.targets is not None
+        scores: list[EpisodeScore] = []
+        for method in self.methods:
+            found = {row: EpisodeScore(row, 0.0, 0.0, diverged=True) for row in method.rows()}
+            with contextlib.suppress(InnerLoopDiverged):
                 for answer in method.answers(worker, task, meta):
-                    assert task.query.targets is not None
                     correct = torch.eq(answer.scores.argmax(-1), task.query.targets)
-                    scores.append(EpisodeScore(answer.row, float(correct.double().mean()), answer.seconds))
-        except InnerLoopDiverged as error:
-            raise TrainingError(f"episode {address}: {error}. Lower inner.step_size.value.") from None
+                    if bool(torch.isfinite(answer.scores).all()):
+                        found[answer.row] = EpisodeScore(answer.row, float(correct.double().mean()), answer.seconds)
+            scores += found.values()
         return tuple(scores)
 
 
@@ -61,6 +66,7 @@ class RowResult:
 
     versus : paired differences, by what is compared with (`FROZEN`, `SAME_STEPS`, `BEST_PRETRAINED`, `SAME_START`);
     only those that make sense for the row.
+    diverged : episodes on which the method's adaptation was not finite; they count as wrong.
     """
 
     method: str
@@ -68,6 +74,7 @@ class RowResult:
     accuracy: Estimate
     seconds: float
     versus: dict[str, Estimate]
+    diverged: int
 
 
 def evaluate(
@@ -105,6 +112,7 @@ def evaluate(
                 name: paired_difference(accuracies[row], accuracies[other])
                 for name, other in _opponents(row, accuracies)
             },
+            diverged=sum(score.diverged for score in by_row[row]),
         )
         for row in by_row
     ]

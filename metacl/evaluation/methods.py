@@ -24,7 +24,7 @@ FROZEN, PRETRAINED, META_LEARNED = "frozen prototypes", "pretrained", "meta-lear
 """The names that rows of the closing table go by."""
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Row:
     """One line of a comparison: a method, and the inner steps it took (None: it takes none)."""
 

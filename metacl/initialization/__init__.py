@@ -4,6 +4,7 @@ from metacl.initialization.adapt import (
     AdaptedClassifier,
     Initialization,
     Prediction,
+    check_adapted_output,
     load_adapted,
     load_initialization,
 )
@@ -14,6 +15,7 @@ __all__ = [
     "Initialization",
     "Prediction",
     "StoredInitialization",
+    "check_adapted_output",
     "load_adapted",
     "load_initialization",
     "read_initialization",

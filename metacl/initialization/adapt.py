@@ -15,9 +15,10 @@ from metacl.errors import ConfigError, DataError, TrainingError
 from metacl.initialization.folder import (
     FORMAT,
     StoredInitialization,
+    check_free,
     load_family,
+    read_about,
     read_initialization,
-    read_json,
     save_adapter,
     written_whole,
 )
@@ -26,6 +27,8 @@ from metacl.metagradients import InnerLoopDiverged, plain_gradient
 from metacl.metagradients import adapt as walk
 
 PREDICT_BATCH = 64
+ADAPTED = ("adapted.json", "an adapted model")
+"""The file by which a folder with an adapted model is known, and what it is called."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +61,11 @@ class Initialization:
         Raises
         ------
         DataError
-            Unequal lengths, an empty text, fewer than two labels.
+            Something else than lists of text, unequal lengths, an empty text, fewer than two labels.
         ConfigError
             Negative steps, or a learned head of another number of labels.
+        TrainingError
+            The steps led to numbers that are not finite.
         """
         _check_examples(texts, labels)
         steps = self.config.inner.steps if steps is None else steps
@@ -83,6 +88,9 @@ class Initialization:
             end = walk(problem, plain_gradient(problem), start)
         except InnerLoopDiverged as error:
             raise TrainingError(f"{error}. Take fewer steps.") from None
+        for name, tensor in end.theta.items():
+            if not bool(torch.isfinite(tensor).all()):
+                raise TrainingError(f"{name} is not finite after {steps} inner steps. Take fewer steps.")
         params = {**{name: t for name, t in self.meta.items() if name.startswith((ADAPTER, HEAD))}, **end.theta}
         return AdaptedClassifier(self.config, self.learner, params, names, end.losses)
 
@@ -108,13 +116,11 @@ class AdaptedClassifier:
         self.support_losses = losses
 
     def predict(self, texts: Sequence[str]) -> list[Prediction]:
-        """The label of each text with probabilities. Raises `DataError` on an empty text."""
+        """The label of each text with probabilities. Raises `DataError` on what is no text, or an empty one."""
+        _check_texts(texts)
         predictions = []
         for first in range(0, len(texts), PREDICT_BATCH):
             batch = list(texts[first : first + PREDICT_BATCH])
-            for position, text in enumerate(batch, start=first + 1):
-                if not text.strip():
-                    raise DataError(f"text {position} is empty.")
             with torch.no_grad():
                 probabilities = self.learner.outputs(self.params, self.learner.encode(batch, None)).softmax(-1)
             for row in probabilities.tolist():
@@ -124,7 +130,7 @@ class AdaptedClassifier:
 
     def save(self, path: str | Path) -> None:
         """Write a folder that `load_adapted` reads (and PEFT, for the adapter). Raises `ConfigError` if it is taken."""
-        with written_whole(Path(path), "adapted.json", "an adapted model") as aside:
+        with written_whole(Path(path), *ADAPTED) as aside:
             save_adapter(self.params, self.learner, aside)
             about = {
                 "format": FORMAT,
@@ -146,25 +152,48 @@ def load_initialization(path: str | Path) -> Initialization:
 def load_adapted(path: str | Path) -> AdaptedClassifier:
     """Load what `AdaptedClassifier.save` (or ``metacl adapt``) wrote. Raises `DataError`."""
     path = Path(path)
-    about = read_json(path / "adapted.json", "an adapted model (made by: metacl adapt)")
-    config = config_from_dict(about["config"], origin=str(path / "adapted.json"))
+    mark, what = ADAPTED
+    about = read_about(path / mark, f"{what} (made by: metacl adapt)", ("config", "labels", "support_losses"))
+    config = config_from_dict(about["config"], origin=str(path / mark))
     params = {
         **load_family(ADAPTER, path / "adapter_model.safetensors"),
         **load_family(HEAD, path / "head.safetensors"),
     }
-    return AdaptedClassifier(
-        config, config.learner.build(config.seed), params, tuple(about["labels"]), list(about["support_losses"])
-    )
+    learner = config.learner.build(config.seed)
+    missing = sorted({*learner.initial, "head.weight", "head.bias"} - set(params))
+    if missing:
+        raise DataError(f"{path}: damaged ({missing[0]} missing).")
+    return AdaptedClassifier(config, learner, params, tuple(about["labels"]), list(about["support_losses"]))
+
+
+def check_adapted_output(path: Path) -> None:
+    """Before the work: may an adapted model be saved to `path`? Raises `ConfigError` if it holds something else."""
+    check_free(path, *ADAPTED)
 
 
 def _check_examples(texts: Sequence[str], labels: Sequence[str]) -> None:
+    _check_texts(texts)
+    _check_strings("label", labels)
     if len(texts) != len(labels):
         raise DataError(f"{len(texts)} texts but {len(labels)} labels; each text needs one.")
-    for position, text in enumerate(texts, start=1):
-        if not text.strip():
-            raise DataError(f"text {position} is empty.")
     counts = Counter(labels)
     if len(counts) < 2:
         raise DataError(
             f"adapting needs examples of at least two labels, got {len(counts)}: {', '.join(counts) or 'none'}."
         )
+
+
+def _check_texts(texts: Sequence[str]) -> None:
+    _check_strings("text", texts)
+    for position, text in enumerate(texts, start=1):
+        if not text.strip():
+            raise DataError(f"text {position} is empty.")
+
+
+def _check_strings(what: str, items: Sequence[object]) -> None:
+    if isinstance(items, str):
+        raise DataError(f"{what}s: one str was given; pass a list, for example [{items[:40]!r}].")
+    for position, item in enumerate(items, start=1):
+        if not isinstance(item, str):
+            hint = ", for example str(label)" if what == "label" else ""
+            raise DataError(f"{what} {position} is a {type(item).__name__} ({item!r}); {what}s must be text{hint}.")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,9 +67,9 @@ def write_initialization(
 
 def read_initialization(path: Path) -> StoredInitialization:
     """Read an initialization's folder. Raises `DataError` saying what is missing or damaged."""
-    adaptation = read_json(path / "adaptation.json", "an initialization made by metacl")
-    if adaptation.get("format") != FORMAT:
-        raise DataError(f"{path}: written in format {adaptation.get('format')}, this metacl reads {FORMAT}.")
+    adaptation = read_about(
+        path / "adaptation.json", "an initialization made by metacl", ("config", "step_sizes", "trained_steps")
+    )
     config = config_from_dict(adaptation["config"], origin=str(path / "adaptation.json"))
     meta = load_family(ADAPTER, path / "adapter_model.safetensors")
     if (path / "head.safetensors").exists():
@@ -117,6 +117,17 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
     return value
 
 
+def read_about(path: Path, what: str, keys: Iterable[str]) -> dict[str, Any]:
+    """A JSON object of the format that this metacl writes, with all `keys`. Raises `DataError`."""
+    about = read_json(path, what)
+    if about.get("format") != FORMAT:
+        raise DataError(f"{path}: written in format {about.get('format')}, this metacl reads {FORMAT}.")
+    missing = [key for key in keys if key not in about]
+    if missing:
+        raise DataError(f"{path}: damaged ({', '.join(missing)} missing).")
+    return about
+
+
 @contextmanager
 def written_whole(path: Path, mark: str, what: str) -> Iterator[Path]:
     """A folder to fill, which takes the place of `path` when the block ends well, and is gone when it does not.
@@ -133,9 +144,8 @@ def written_whole(path: Path, mark: str, what: str) -> Iterator[Path]:
     ResourceError
         It cannot be written.
     """
+    check_free(path, mark, what)
     path = path.resolve()
-    if path.exists() and not (path / mark).exists() and (not path.is_dir() or any(path.iterdir())):
-        raise ConfigError(f"{path}: exists and is not {what}. Give another folder.")
     aside, old = (path.with_name(f".{path.name}.{part}-{os.getpid()}") for part in ("tmp", "old"))
     try:
         shutil.rmtree(aside, ignore_errors=True)
@@ -143,9 +153,20 @@ def written_whole(path: Path, mark: str, what: str) -> Iterator[Path]:
         yield aside
         if path.exists():
             path.rename(old)
-        aside.rename(path)
+        try:
+            aside.rename(path)
+        except OSError:
+            if old.exists():
+                old.rename(path)
+            raise
         shutil.rmtree(old, ignore_errors=True)
     except (OSError, SafetensorError) as error:  # safetensors writes in Rust and wraps the system's error
         raise ResourceError(f"{path}: cannot be written ({getattr(error, 'strerror', None) or error}).") from None
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def check_free(path: Path, mark: str, what: str) -> None:
+    """May a folder be written to `path`? Changes nothing. Raises `ConfigError` if it holds something else."""
+    if path.exists() and not (path / mark).exists() and (not path.is_dir() or any(path.iterdir())):
+        raise ConfigError(f"{path.resolve()}: exists and is not {what}. Give another folder.")

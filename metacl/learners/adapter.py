@@ -25,7 +25,7 @@ class AdapterConfig(Component):
     """Which low-rank adapter is attached, and where (Hu et al. 2021, "LoRA", eq. 3).
 
     rank : r of the two factors. alpha : the update is scaled by alpha / rank.
-    targets : names of the linear modules to adapt. layers : "all", or the top `last` layers.
+    targets : names of the linear modules to adapt. last_layers : adapt the top ones only; null for all.
     """
 
     kind: Literal["lora"] = "lora"

@@ -3,6 +3,7 @@
 Below the first adapted layer nothing changes during the inner loop, so the activations that enter that
 layer are computed once and reused in every inner step and in the walk back. The model's own forward still
 runs each time (it builds masks and positions); the layers below just hand the stored activations on.
+The model is changed while that lasts: one thread at a time.
 """
 
 from __future__ import annotations
@@ -68,13 +69,13 @@ class FrozenPrefix:
         def stored(*_args: Any, **_kwargs: Any) -> Tensor:
             return prefix
 
-        for layer in below:
-            layer.forward = stored
         try:
+            for layer in below:
+                layer.forward = stored
             yield
         finally:
             for layer in below:
-                del layer.forward  # the class's own forward shows again
+                layer.__dict__.pop("forward", None)  # the class's own forward shows again
 
 
 def transformer_layers(model: nn.Module) -> tuple[str, nn.ModuleList | None]:

@@ -55,10 +55,9 @@ def find_pretrained(name: str) -> Pretrained:
                 f"learner.model: folder {folder} has no config.json; expected a Hugging Face model folder."
             )
         return Pretrained(folder, f"local folder {folder}")
-    try:
-        return Pretrained(Path(snapshot_download(name, allow_patterns=FILES, local_files_only=True)), "hub cache")
-    except (LocalEntryNotFoundError, HFValidationError):
-        pass
+    cached = _hub_cache(name)
+    if cached is not None:
+        return Pretrained(cached, "hub cache")
     if name in PACKAGED and importlib.util.find_spec(PACKAGED[name][0]):
         return _packaged(name)
     try:
@@ -74,6 +73,22 @@ def find_pretrained(name: str) -> Pretrained:
         f"Give a local model folder or a hub id that this machine can reach; "
         f"without a network these work: {', '.join(PACKAGED)}."
     )
+
+
+def offline_origin(name: str) -> str | None:
+    """Where the files of a hub id would be taken from without a network; None if they are not here."""
+    if _hub_cache(name) is not None:
+        return "in the hub's local cache"
+    if name in PACKAGED and importlib.util.find_spec(PACKAGED[name][0]):
+        return f"in the installed package {PACKAGED[name][0]}"
+    return None
+
+
+def _hub_cache(name: str) -> Path | None:
+    try:
+        return Path(snapshot_download(name, allow_patterns=FILES, local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError):
+        return None
 
 
 def _packaged(name: str) -> Pretrained:

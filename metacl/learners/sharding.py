@@ -52,16 +52,18 @@ class ZeroEngine:
     stage : int
         ZeRO stage, 0 to 2.
     environment : RankEnvironment
-        The process group is formed when the engine is made (nccl on GPUs, gloo on CPUs).
+        The process group is formed when the engine is made.
+    gpu : bool
+        Whether the ranks hold GPUs: nccl there, gloo on CPUs.
     """
 
-    def __init__(self, stage: int, environment: RankEnvironment) -> None:
+    def __init__(self, stage: int, environment: RankEnvironment, gpu: bool) -> None:
         self._stage = stage
         environment.export()
         logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
         deepspeed.ops.__compatible_ops__[SHM_OP] = False
         with _stdout_to_stderr():
-            deepspeed.init_distributed("nccl" if torch.cuda.is_available() else "gloo", verbose=False)
+            deepspeed.init_distributed("nccl" if gpu else "gloo", verbose=False)
 
     def __call__(self, model: nn.Module, adapted: list[nn.Parameter]) -> nn.Module:
         """The module to call, held by the engine. The frozen parameters stay frozen."""

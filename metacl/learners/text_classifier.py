@@ -6,15 +6,18 @@ and the inner loop adapts it like any other parameter.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from pydantic import PositiveFloat, PositiveInt
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.func import functional_call
-from transformers import AutoConfig, AutoModel, AutoTokenizer
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from metacl.errors import ConfigError
@@ -22,6 +25,7 @@ from metacl.learners.adapter import AdaptedModel, AdapterConfig
 from metacl.learners.base import CPU, LEARNERS, Batch, EngineWrapper, Group, Learner, LearnerConfig, Params
 from metacl.learners.frozen_prefix import FrozenPrefix
 from metacl.learners.length_groups import length_groups
+from metacl.learners.precision import linears_to_bfloat16
 from metacl.learners.pretrained import find_pretrained
 
 
@@ -33,6 +37,7 @@ class TextClassifierConfig(LearnerConfig):
     pooling : how token vectors become one. normalize : scale features to unit length.
     logit_scale : the constant that head outputs are multiplied by (an inverse temperature).
     padding : "groups" of similar length (least work), or always to "max_length" (one shape, for compiled estimators).
+    base_dtype : of the frozen matrices; "bfloat16" is faster where the machine has it, and a little less exact.
     attention : "eager" has the double backward that exact estimators need; "sdpa" does not.
     """
 
@@ -43,6 +48,7 @@ class TextClassifierConfig(LearnerConfig):
     logit_scale: PositiveFloat = 10.0
     padding: Literal["groups", "max_length"] = "groups"
     attention: Literal["eager", "sdpa"] = "eager"
+    base_dtype: Literal["float32", "bfloat16"] = "float32"
     adapter: AdapterConfig = AdapterConfig()
 
     def build(self, seed: int, device: torch.device = CPU, engine: EngineWrapper | None = None) -> TextClassifier:
@@ -73,14 +79,14 @@ class TextClassifier(Learner):
         self.config = config
         self.device = device
         folder = find_pretrained(config.model).folder
-        limit = getattr(AutoConfig.from_pretrained(folder), "max_position_embeddings", None)
+        self.tokenizer, encoder = _load(folder, config.attention)
+        limit = getattr(encoder.config, "max_position_embeddings", None)
         if limit is not None and config.max_length > limit:
             raise ConfigError(
                 f"learner.max_length: {config.max_length} tokens, but {config.model} has {limit} positions."
             )
-        self.tokenizer = AutoTokenizer.from_pretrained(folder)
-        transformers_logging.disable_progress_bar()
-        encoder = AutoModel.from_pretrained(folder, attn_implementation=config.attention, dtype=torch.float32).eval()
+        if config.base_dtype == "bfloat16":
+            linears_to_bfloat16(encoder)
         self.base_parameters = sum(parameter.numel() for parameter in encoder.parameters())
         self.adapted: AdaptedModel = config.adapter.attach(encoder, seed)
         self.initial = self.adapted.initial()
@@ -91,6 +97,8 @@ class TextClassifier(Learner):
         if engine is not None:
             self.module = engine(self.adapted.model, [held[n] for n in self.adapted.module_names.values()])
         self._prefix = FrozenPrefix(self.module, self.adapted.module_names.values())
+        self._forward = threading.RLock()
+        """Held while the module runs: the prefix and `functional_call` change it for that long."""
 
     def peft_config(self) -> dict[str, Any]:
         """The adapter's config, naming the model as this config does."""
@@ -112,7 +120,9 @@ class TextClassifier(Learner):
                 return_tensors="pt",
             )
             inputs = {name: padded[name].to(self.device) for name in ("input_ids", "attention_mask")}
-            groups.append(Group(inputs, self._prefix.compute(self.module, inputs)))
+            with self._forward:
+                prefix = self._prefix.compute(self.module, inputs)
+            groups.append(Group(inputs, prefix))
         order = torch.tensor([position for positions in members for position in positions]).argsort()
         targets = None if labels is None else torch.tensor(labels, device=self.device)
         return Batch(groups, order.to(self.device), targets)
@@ -123,7 +133,7 @@ class TextClassifier(Learner):
         return torch.cat([self._pooled(bound, group) for group in batch.groups])[batch.order]
 
     def _pooled(self, bound: Params, group: Group) -> Tensor:
-        with self._prefix.reuse(group.prefix):
+        with self._forward, self._prefix.reuse(group.prefix):
             hidden = functional_call(self.module, bound, (), group.inputs).last_hidden_state
         if self.config.pooling == "cls":
             pooled = hidden[:, 0]
@@ -142,3 +152,35 @@ class TextClassifier(Learner):
         """Mean cross-entropy."""
         assert batch.targets is not None, "a loss needs targets"
         return F.cross_entropy(self.outputs(params, batch), batch.targets)
+
+
+def _load(folder: Path, attention: str) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
+    """Tokenizer and encoder of a model folder. Raises `ConfigError` if a part is missing, damaged or of another shape.
+
+    transformers itself makes up an empty tokenizer, and random values for weights that the file does not have.
+    """
+    transformers_logging.disable_progress_bar()
+    try:
+        AutoConfig.from_pretrained(folder)  # first: what is wrong with it would be said in the tokenizer's words
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        encoder, info = AutoModel.from_pretrained(
+            folder,
+            attn_implementation=attention,
+            dtype=torch.float32,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ConfigError(f"learner.model: {folder}: cannot be loaded: {reason}") from None
+    vocabulary = sorted(tokenizer.vocab_files_names.values())
+    if vocabulary and not any((folder / name).exists() for name in vocabulary):
+        raise ConfigError(f"learner.model: {folder}: no tokenizer there (none of {', '.join(vocabulary)}).")
+    mismatched = {key if isinstance(key, str) else key[0] for key in info["mismatched_keys"]}
+    missing = sorted(key for key in {*info["missing_keys"], *mismatched} if not key.startswith("pooler."))
+    if missing:
+        raise ConfigError(
+            f"learner.model: {folder}: the weights lack {missing[0]}, or have it in another shape "
+            f"({len(missing)} such tensors). Is the file of the architecture that config.json names?"
+        )
+    return tokenizer, encoder.eval()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -19,6 +20,9 @@ class MetaObjective(Component):
 
     Losses get `params`: all parameters the learner needs, the adapted θ over the merely learned φ.
     """
+
+    fixed_ways: ClassVar[bool] = False
+    """Whether what is learned fits one number of classes only."""
 
     def learned(self, learner: Learner, ways: int) -> Params:
         """Initial values of what is learned, step sizes excepted. Default: the learner's adaptable parameters."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 
 from metacl.learners.base import Learner, Params
@@ -14,6 +16,8 @@ class MAML(MetaObjective):
 
     A learner without features (any `nn.Module`) has its head, if any, inside and gets none on top.
     """
+
+    fixed_ways: ClassVar[bool] = True
 
     def learned(self, learner: Learner, ways: int) -> Params:
         """The adapter and an N-way head."""

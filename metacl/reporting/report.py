@@ -52,7 +52,7 @@ def write_report(
         protocol=protocol(results),
         interval=results["protocol"]["interval"],
         training=Markup(training_curves(metrics)) if metrics else None,
-        cost=cost(results["cost"]),
+        cost=cost_lines(results["cost"]),
         config=config_yaml,
         versions={"metacl": results["metacl"], **{library: _version(library) for library in LIBRARIES}},
         command=shlex.join(sys.orig_argv),
@@ -60,7 +60,7 @@ def write_report(
     write_text(path, html)
 
 
-def cost(spent: Mapping[str, Any]) -> list[tuple[str, str]]:
+def cost_lines(spent: Mapping[str, Any]) -> list[tuple[str, str]]:
     """results.json's ``cost`` as lines of (what, how much); only of what is in it."""
     lines: list[tuple[str, str]] = []
     if "training" in spent:

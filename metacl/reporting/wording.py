@@ -54,11 +54,11 @@ def cost(results: Mapping[str, Any]) -> str:
     said = results["cost"]
     parts = []
     if training := said.get("training"):
-        share = training["coordinator_seconds"] / training["seconds"]
-        parts.append(
-            f"{duration(training['seconds'])} of training ({training['steps']} steps, {training['tasks']} tasks, "
-            f"{100 * share:.1f} % of it the coordinator's)"
-        )
+        what = [f"{training['steps']} steps", f"{training['tasks']} tasks"]
+        if training["seconds"] > 0:
+            share = training["coordinator_seconds"] / training["seconds"]
+            what.append(f"{100 * share:.1f} % of it the coordinator's")
+        parts.append(f"{duration(training['seconds'])} of training ({', '.join(what)})")
     parts.append(f"{duration(said['evaluation_seconds'])} of evaluation")
     return f"{', '.join(parts)}, on {said['groups']} worker group(s)"
 

@@ -9,6 +9,7 @@ import csv
 import io
 import json
 import lzma
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,12 +101,15 @@ def _jsonl_rows(path: Path, content: str) -> Iterator[tuple[int, dict[str, objec
             row = json.loads(text)
         except json.JSONDecodeError as error:
             raise DataError(f"{path}, line {line}: not JSON ({error.msg} at column {error.colno}).") from None
+        except RecursionError:
+            raise DataError(f"{path}, line {line}: JSON that is nested too deeply.") from None
         if not isinstance(row, dict):
             raise DataError(f"{path}, line {line}: expected an object with named fields, got {type(row).__name__}.")
         yield line, row
 
 
 def _csv_rows(path: Path, content: str) -> Iterator[tuple[int, dict[str, object]]]:
+    csv.field_size_limit(sys.maxsize)  # a long text is no mistake; the default is 128 KiB
     reader = csv.DictReader(io.StringIO(content, newline=""), strict=True)
     line = 0
     try:

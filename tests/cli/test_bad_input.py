@@ -68,7 +68,12 @@ CONFIG_MISTAKES = [
     ("more ways than classes", {"episodes__ways": 26}, 2, ["26 classes", "25", "episodes.ways"]),
     ("evaluation with too many ways", {"evaluation__shape": {"ways": 28}}, 2, ["28 classes", "27", "test"]),
     ("class too small", {"episodes__shots": 400}, 2, ["402 different examples", "episodes.shots"]),
-    ("more GPUs than there are", {"workers": {"executor": "ray", "gpus_per_group": 9}}, 3, ["9 GPUs", "has 0"]),
+    (
+        "more GPUs than there are",
+        {"workers": {"executor": "ray", "groups": 9, "gpus_per_group": 1}},
+        3,
+        ["9 groups x 1 GPUs", "has 0"],
+    ),
     ("bad address", {"workers": {"executor": "ray", "address": "nowhere"}}, 2, ["workers.address", "host:port"]),
 ]
 

@@ -109,10 +109,16 @@ def test_other_format_is_refused_by_its_number(tmp_path):
 
 
 def test_newest_is_by_number_not_by_name(tmp_path):
-    for step in (9, 10, 2):
+    for step in (2, 9, 10):
         save_checkpoint(tmp_path, checkpoint_at(step), keep=5)
     assert [step for step, _ in list_checkpoints(tmp_path)] == [10, 9, 2]
     assert newest_checkpoint(tmp_path, pytest.fail).step == 10
+
+
+def test_a_course_that_goes_back_replaces_what_came_after(tmp_path):
+    for step in (50, 60, 25):
+        save_checkpoint(tmp_path, checkpoint_at(step), keep=2)
+    assert [step for step, _ in list_checkpoints(tmp_path)] == [25]
 
 
 def test_newest_skips_damaged_ones_and_names_them(tmp_path):

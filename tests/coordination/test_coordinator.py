@@ -80,8 +80,10 @@ def config_of(tmp_path, name="run", every=2, keep=9, **outer):
 
 def train(config, executor, progress=None, resume="auto", initial=INITIAL):
     config.folder.mkdir(exist_ok=True)
+    progress = progress or Silent()
+    start = coordinator.starting_checkpoint(config, FlatLayout.of(initial), resume, progress.note)
     with StopSignals() as signals:
-        return coordinator.train(config, initial, executor, progress or Silent(), signals, resume)
+        return coordinator.train(config, initial, executor, progress, signals, start)
 
 
 def bits(params):
@@ -278,7 +280,7 @@ def test_resume_from_a_named_checkpoint(tmp_path):
 
 
 def test_resume_from_a_checkpoint_that_is_not_there(tmp_path):
-    with pytest.raises(TrainingError, match="step-2: not a complete checkpoint"):
+    with pytest.raises(ConfigError, match="step-2: not a complete checkpoint"):
         train(config_of(tmp_path), ToyExecutor(), resume=tmp_path / "step-2")
 
 

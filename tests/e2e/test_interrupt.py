@@ -21,12 +21,21 @@ def weights_hash(run, step):
     return hashlib.sha256((run / f"checkpoints/step-{step}/meta_params.safetensors").read_bytes()).hexdigest()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_and_resumed_equals_undisturbed(tmp_path, number):
+@pytest.mark.parametrize(
+    ("number", "workers"),
+    [
+        (signal.SIGINT, {"executor": "local"}),
+        pytest.param(signal.SIGTERM, {"executor": "ray", "groups": 2}, marks=pytest.mark.ray),
+        pytest.param(signal.SIGINT, {"executor": "ray", "groups": 1}, marks=pytest.mark.ray),
+    ],
+)
+def test_interrupted_and_resumed_equals_undisturbed(tmp_path, number, workers):
     model = save_tiny_bert(tmp_path / "model")
     steps = 60
     for name in ("undisturbed", "interrupted"):
-        tree = small_tree(model, tmp_path / name, outer__steps=steps, checkpoints__every=50)
+        tree = small_tree(model, tmp_path / name, outer__steps=steps, checkpoints__every=500)
+        if name == "interrupted":
+            tree["workers"] = workers
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(tree))
     subprocess.run(command(tmp_path / "undisturbed.yaml"), check=True, capture_output=True)
 
@@ -41,6 +50,7 @@ def test_interrupted_and_resumed_equals_undisturbed(tmp_path, number):
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 75, errors
+    assert "Traceback" not in errors
     assert "The same command continues it" in " ".join(errors.split())
     done = [int(path.name.removeprefix("step-")) for path in (tmp_path / "interrupted/checkpoints").glob("step-*")]
     assert done and max(done) < steps

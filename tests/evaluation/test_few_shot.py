@@ -13,7 +13,6 @@ from sklearn.preprocessing import normalize
 from metacl.config import Evaluation
 from metacl.coordination.executor import LocalExecutor
 from metacl.coordination.worker import Done, Worker
-from metacl.errors import TrainingError
 from metacl.evaluation import FrozenPrototypes, InnerSteps, as_dict, default_methods, evaluate
 from metacl.evaluation.few_shot import CompareMethods, EpisodeScore
 from metacl.evaluation.methods import Row
@@ -96,6 +95,9 @@ def test_default_methods():
 
 def test_scores_are_accuracies_on_the_query(worker):
     class Always:
+        def rows(self):
+            return [Row("always 1", None)]
+
         def answers(self, worker, task, meta):
             scores = torch.zeros(len(task.query.targets), task.ways)
             scores[:, 1] = 1.0
@@ -106,10 +108,12 @@ def test_scores_are_accuracies_on_the_query(worker):
     assert score == EpisodeScore(Row("always 1", None), 1 / 3, 0.25)
 
 
-def test_divergence_names_the_episode(worker):
-    work = CompareMethods((InnerSteps("m", False, (5,)),), worker.config.episodes)
-    with pytest.raises(TrainingError, match=r"episode test/seed=1/step=0/index=0: the support loss is nan"):
-        work(worker, ADDRESS, np.full(worker.layout.size, np.nan, np.float32))
+def test_what_is_not_finite_counts_as_wrong_and_does_not_stop_the_others(worker):
+    work = CompareMethods((InnerSteps("m", False, (0, 5)), FrozenPrototypes()), worker.config.episodes)
+    zero, five, frozen = work(worker, ADDRESS, np.full(worker.layout.size, np.nan, np.float32))
+    assert zero == EpisodeScore(Row("m", 0), 0.0, 0.0, diverged=True)
+    assert five == EpisodeScore(Row("m", 5), 0.0, 0.0, diverged=True)
+    assert not frozen.diverged and frozen.accuracy > 0
 
 
 ACCURACIES = {

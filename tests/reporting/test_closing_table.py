@@ -49,3 +49,8 @@ def test_what_it_cost(results):
         "2:01:42 of training (3 steps, 12 tasks, 1.0 % of it the coordinator's), 6:52 of evaluation, "
         "on 2 worker group(s)"
     )
+
+
+def test_training_of_no_seconds_has_no_share(results):
+    results["cost"]["training"]["seconds"] = 0.0
+    assert cost(results).startswith("0:00 of training (3 steps, 12 tasks), ")

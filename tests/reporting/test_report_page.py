@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import pytest
 
 from metacl.reporting import verdict, write_report
-from metacl.reporting.report import cost
+from metacl.reporting.report import cost_lines
 from metacl.reporting.table import cells
 
 VOID = {"meta", "br", "link", "img", "input", "hr"}
@@ -112,7 +112,7 @@ def test_an_evaluation_alone_has_no_training_parts(written, results):
 
 
 def test_cost_by_hand(results):
-    assert cost(results["cost"]) == [
+    assert cost_lines(results["cost"]) == [
         ("outer steps", "3"),
         ("tasks", "12"),
         ("training", "2:01:42"),
@@ -127,7 +127,7 @@ def test_cost_by_hand(results):
 
 def test_a_run_of_no_seconds_has_no_share(results):
     results["cost"]["training"]["seconds"] = 0.0
-    assert "of it in the coordinator" not in dict(cost(results["cost"]))
+    assert "of it in the coordinator" not in dict(cost_lines(results["cost"]))
 
 
 def test_a_library_that_is_missing_does_not_cost_the_report(written, results, monkeypatch):

@@ -124,3 +124,13 @@ def test_mend_for_a_compressed_file_is_not_to_convert_compressed_bytes(tmp_path)
     with pytest.raises(DataError, match="line 1: not UTF-8") as caught:
         read(tmp_path, "a.jsonl.xz", lzma.compress(b'{"text": "\xe9"}\n'))
     assert "iconv -f LATIN1 -t UTF-8 a.jsonl.xz" not in str(caught.value)
+
+
+def test_json_that_is_nested_too_deeply(tmp_path):
+    with pytest.raises(DataError, match="line 2: JSON that is nested too deeply"):
+        read(tmp_path, "a.jsonl", GOOD_LINE + "[" * 200_000 + "\n")
+
+
+def test_csv_field_of_more_than_the_default_limit(tmp_path):
+    text = "a" * 200_000
+    assert read(tmp_path, "a.csv", f"text,label\n{text},x\n") == [Example(text, "x", 2)]

@@ -1,0 +1,28 @@
+"""The frozen base in bfloat16: half the memory, and on CPUs with AMX and on GPUs a multiple of the speed.
+
+Only the large matrices are rounded. Activations between the layers, norms, softmax, the adapter, the inner state and
+the walk back stay in float32, so what is lost is the rounding of products with the frozen matrices (8 bits of
+mantissa, accumulated in float32).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class BFloat16Linear(nn.Linear):
+    """A frozen linear layer that multiplies in bfloat16 and returns the type of its input."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(…, D_in) -> (…, D_out)."""
+        return F.linear(input.to(torch.bfloat16), self.weight, self.bias).to(input.dtype)
+
+
+def linears_to_bfloat16(model: nn.Module) -> None:
+    """Turn every `nn.Linear` of a frozen model into a `BFloat16Linear`, in place: names and PEFT's checks stay."""
+    for module in model.modules():
+        if type(module) is nn.Linear:
+            module.to(torch.bfloat16)
+            module.__class__ = BFloat16Linear

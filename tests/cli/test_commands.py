@@ -1,0 +1,110 @@
+"""Options that do not go together are refused before any work; suggested commands can be pasted."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from metacl import api, cli
+from metacl.cli import main
+from metacl.initialization import write_initialization
+from tests.small_runs import save_tiny_bert, small_config
+
+
+@pytest.fixture(scope="module")
+def init(tmp_path_factory):
+    """An initialization that was never trained."""
+    folder = tmp_path_factory.mktemp("start")
+    config = small_config(save_tiny_bert(folder / "tiny"), folder / "out")
+    learner, meta = api.starting_point(config)
+    write_initialization(folder / "init", config, learner, meta, 0, "card")
+    return folder / "init"
+
+
+@pytest.fixture
+def refused(monkeypatch, capsys, tmp_path):
+    """Runs a command that must be refused before anything is measured or adapted; what it said."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(api, "evaluate", lambda *_: pytest.fail("measured"))
+    monkeypatch.setattr("metacl.initialization.load_initialization", lambda *_: pytest.fail("loaded"))
+
+    def call(*arguments):
+        with pytest.raises(SystemExit) as exit_:
+            main([str(argument) for argument in arguments])
+        said = " ".join(capsys.readouterr().err.split())
+        assert exit_.value.code == 2, said
+        return said
+
+    return call
+
+
+@pytest.fixture
+def texts(tmp_path):
+    path = tmp_path / "texts.jsonl"
+    rows = [{"text": f"text {i} of {label}", "label": label} for label in "abc" for i in range(8)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("options", "part"),
+    [
+        (["--shots", "1,900"], "900"),
+        (["--json", "nowhere/results.json"], "folder nowhere does not exist"),
+        (["--text-column", "body"], "--text-column"),
+        (["--data", "hwu64", "--label-column", "intent"], "--label-column"),
+        (["--data", "texts.jsonl", "--class-split", "02"], "--class-split"),
+    ],
+)
+def test_evaluate_refuses_first(init, refused, texts, options, part):
+    assert part in refused("evaluate", init, *options)
+
+
+def test_every_shot_count_is_measured(init, texts, monkeypatch, tmp_path):
+    monkeypatch.setattr("metacl.reporting.closing_table", lambda *_: None)
+    monkeypatch.setattr(api, "evaluate", lambda stored, config, progress: config.evaluation.shape.shots)
+    arguments = ["--data", texts, "--ways", 2, "--shots", "1,3", "--queries", 2, "--json", tmp_path / "found.json"]
+    with pytest.raises(SystemExit) as exit_:
+        main([str(part) for part in ("evaluate", init, *arguments)])
+    assert exit_.value.code == 0
+    assert json.loads((tmp_path / "found.json").read_text()) == [1, 3]
+
+
+def test_adapt_refuses_a_taken_folder_before_loading(init, refused, texts, tmp_path):
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken/letter.txt").write_text("hello")
+    assert "not an adapted model" in refused("adapt", init, "--data", texts, "--output", "taken")
+
+
+@pytest.fixture
+def installed(tmp_path, monkeypatch):
+    """A virtual environment in the current folder, which has a space in its name."""
+    here = tmp_path / "my project"
+    (here / ".venv/bin").mkdir(parents=True)
+    for name in ("python", "metacl"):
+        (here / ".venv/bin" / name).write_text("#!/bin/sh\n")
+        (here / ".venv/bin" / name).chmod(0o755)
+    monkeypatch.chdir(here)
+    monkeypatch.setattr(sys, "executable", str(here / ".venv/bin/python"))
+    monkeypatch.setenv("PATH", "/nowhere")
+    return here
+
+
+def test_commands_start_with_the_tool_of_this_environment(installed, monkeypatch, tmp_path):
+    assert [line.split()[0] for line in cli._next_commands(Path("runs/x"))] == [".venv/bin/metacl"] * 3
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "executable", str(installed / ".venv/bin/python"))
+    assert cli._next_commands(Path("x"))[0].startswith("'my project/.venv/bin/metacl' evaluate")
+    monkeypatch.setenv("PATH", str(installed / ".venv/bin"))
+    assert cli._next_commands(Path("x"))[0].startswith("metacl evaluate x ")
+    (installed / ".venv/bin/metacl").unlink()
+    assert cli._next_commands(Path("x"))[0].startswith("'my project/.venv/bin/python' -m metacl.cli evaluate")
+
+
+def test_commands_name_the_example_only_where_it_is(installed):
+    assert "example_tickets" not in cli._next_commands(Path("my runs"))[1]
+    assert "'my runs'" in cli._next_commands(Path("my runs"))[1]
+    Path("configs").mkdir()
+    Path("configs/example_tickets.csv").touch()
+    assert "--data configs/example_tickets.csv" in cli._next_commands(Path("x"))[1]
