@@ -1,6 +1,8 @@
 """Everything the table holds, in order of interest; what results.json has already is not measured again.
 
-    campaign.py [--minutes M] [--case a]     stop before the first measurement that starts after M minutes
+    campaign.py [--minutes M] [--case a]
+
+Nothing starts once M minutes have passed; what runs then is finished.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -59,9 +62,14 @@ def read() -> dict[str, Any]:
 
 def machine() -> dict[str, Any]:
     """What the figures depend on."""
-    cpu = [line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
+    named = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {"cpu": cpu[0] if cpu else platform.machine(), "threads": 1, "torch": torch.__version__, "gpu": gpu}
+    return {
+        "cpu": named.group(1) if named else platform.machine(),
+        "threads": 1,
+        "torch": torch.__version__,
+        "gpu": gpu,
+    }
 
 
 def _alone(results: dict[str, Any], case: str, steps: int, until: float) -> None:

@@ -32,12 +32,13 @@ class Ratio:
 
 @dataclass
 class Rounds:
-    """Seconds of every method in every round; all lists have one length."""
+    """Seconds of every method in every round (lists of one length), of its warm-up, and its error if known."""
 
     case: str
     steps: int
     seconds: dict[str, list[float]]
     warm_up_s: dict[str, float]
+    errors: dict[str, float | None]
 
     def ratio(self, method: str, against: str) -> Ratio:
         """Method over method, round by round."""
@@ -63,4 +64,5 @@ def rounds(case: str, steps: int, methods: Sequence[str], count: int) -> Rounds:
         for number in range(count):
             for one in served if number % 2 == 0 else reversed(served):
                 seconds[one.method].append(one.step())
-        return Rounds(case, steps, seconds, {one.method: one.warm_up_s for one in served})
+        warm_ups = {one.method: one.warm_up_s for one in served}
+        return Rounds(case, steps, seconds, warm_ups, {one.method: one.error for one in served})

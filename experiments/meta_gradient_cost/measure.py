@@ -3,6 +3,8 @@
     measure.py METHOD --case a --steps 5           time, extra peak memory, error
     measure.py METHOD --case a --steps 5 --serve   for compare.py: a meta-step for every line on standard input
     measure.py reference --case a --steps 5        writes the gradient that errors are relative to
+
+The case "gpu" runs on the GPU, all others on one thread of the processor.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ def main() -> None:
     if options.method == "reference":
         print(json.dumps(write_reference(options.case, setting, path)), file=answers)
     elif options.serve:
-        serve(Bench(options.method, options.case, setting), answers)
+        serve(Bench(options.method, options.case, setting), path, answers)
     else:
         print(json.dumps(measure(options.method, options.case, setting, path)), file=answers)
 
@@ -57,11 +59,18 @@ def measure(method: str, case: str, setting: Setting, reference: Path) -> dict[s
         "warm_up_s": round(bench.warm_up_s, 2),
         "kept_mb": round(bench.kept_mb, 1),
     }
-    if reference.exists():
-        exact, found = torch.load(reference), flat(bench.gradient)
-        row["error"] = float((found - exact).norm() / exact.norm())
-        row["cosine"] = float(found @ exact / (found.norm() * exact.norm()))
-    return row
+    return {**row, **against(reference, bench)}
+
+
+def against(reference: Path, bench: Bench) -> dict[str, float]:
+    """Relative error and cosine of the bench's gradient, if there is a reference."""
+    if not reference.exists():
+        return {}
+    exact, found = torch.load(reference), flat(bench.gradient)
+    return {
+        "error": float((found - exact).norm() / exact.norm()),
+        "cosine": float(found @ exact / (found.norm() * exact.norm())),
+    }
 
 
 def write_reference(case: str, setting: Setting, path: Path) -> dict[str, Any]:
@@ -74,9 +83,9 @@ def write_reference(case: str, setting: Setting, path: Path) -> dict[str, Any]:
     return {"norm": float(exact.norm())}
 
 
-def serve(bench: Bench, answers: Any) -> None:
-    """Say that the warm-up is done, then one JSON number, seconds, a request."""
-    print(json.dumps({"warm_up_s": bench.warm_up_s}), file=answers, flush=True)
+def serve(bench: Bench, reference: Path, answers: Any) -> None:
+    """Say that the warm-up is done, and the error; then one JSON number, seconds, a request."""
+    print(json.dumps({"warm_up_s": bench.warm_up_s, **against(reference, bench)}), file=answers, flush=True)
     for _ in sys.stdin:
         print(json.dumps(bench.timed_step()), file=answers, flush=True)
 

@@ -90,9 +90,7 @@ METHODS: dict[str, Method] = {
     "reverse": Method("reverse", "ours", True, estimator(Reverse())),
     "reverse_all": Method('reverse, allowance "all"', "ours", True, estimator(Reverse(allowance="all"))),
     "finite_difference": Method("finite differences, central", "ours", False, estimator(FiniteDifference())),
-    "one_sided": Method(
-        "finite differences, one-sided", "ours", False, estimator(FiniteDifference(central=False))
-    ),
+    "one_sided": Method("finite differences, one-sided", "ours", False, estimator(FiniteDifference(central=False))),
     "first_order": Method("first order", "ours", False, estimator(FirstOrder())),
     "plain": Method("plain unroll", "peer", True, by_task(plain_unroll)),
     "higher": Method("higher", "peer", True, by_task(lambda problem, rate: Unrolled().estimate(problem).gradient)),

@@ -91,7 +91,7 @@ def llama_1b(setting: Setting, config: LlamaConfig | None = None) -> Case:
         base = LlamaForCausalLM(config).to(torch.bfloat16)
     lora = LoraConfig(r=8, lora_alpha=16, target_modules=["q_proj", "v_proj"])
     network = get_peft_model(base, lora).eval()  # peft keeps the adapter of a bf16 base in fp32
-    return _next_token_case(network, config.vocab_size, 0.01, setting)
+    return _next_token_case(network, config.vocab_size, 0.1, setting)
 
 
 def convolutions(setting: Setting) -> Case:

@@ -107,7 +107,8 @@ def betty(case: Case) -> Params:
             self.phi = self.upper.module()
             self.start = self.problem.start(self.phi)
             self.params = tuple(tensor.clone() for tensor in self.start.values())
-            self.optimizer.state = [{} for _ in self.params]  # its SGD keeps the last gradient, graph and all, with momentum 0 too
+            # Betty's SGD keeps the last gradient with its graph, with momentum 0 too.
+            self.optimizer.state = [{} for _ in self.params]
 
         def theta(self) -> Params:
             return dict(zip(self.start, self.params, strict=True))

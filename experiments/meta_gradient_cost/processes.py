@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,7 +18,7 @@ FAILED = "failed"
 """Key of a result that holds no figures but the reason why there are none."""
 
 
-@lru_cache(maxsize=None)
+@cache
 def why_not(method: str) -> str | None:
     """Why a method cannot run here, or None."""
     library = METHODS[method].library
@@ -53,7 +53,9 @@ class Served:
             [*_command(method, case, steps, 4), "--serve"],
             cwd=HERE, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
         )  # fmt: skip
-        self.warm_up_s: float = self._answer()["warm_up_s"]
+        ready = self._answer()
+        self.warm_up_s: float = ready["warm_up_s"]
+        self.error: float | None = ready.get("error")
 
     def step(self) -> float:
         """Seconds of one meta-step."""
