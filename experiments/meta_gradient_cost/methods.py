@@ -89,6 +89,14 @@ def _mean(gradients: object) -> Params:
 METHODS: dict[str, Method] = {
     "reverse": Method("reverse", "ours", True, estimator(Reverse())),
     "reverse_all": Method('reverse, allowance "all"', "ours", True, estimator(Reverse(allowance="all"))),
+    "reverse_compiled": Method("reverse, compiled", "ours", True, estimator(Reverse(compile=True)), cases=("a", "c")),
+    "one_sided_compiled": Method(
+        "finite differences, one-sided, compiled",
+        "ours",
+        False,
+        estimator(FiniteDifference(central=False, compile=True)),
+        cases=("a", "c"),
+    ),
     "finite_difference": Method("finite differences, central", "ours", False, estimator(FiniteDifference())),
     "one_sided": Method("finite differences, one-sided", "ours", False, estimator(FiniteDifference(central=False))),
     "first_order": Method("first order", "ours", False, estimator(FirstOrder())),

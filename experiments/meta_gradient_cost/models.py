@@ -20,8 +20,10 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 from metacl.adaptation import InnerLoop, StepSizes
 from metacl.learners import Params, TextClassifierConfig
 from metacl.learners.adapter import AdapterConfig
+from metacl.learners.base import Batch as TextBatch
 from metacl.learners.base import as_leaves
 from metacl.metagradients import InnerProblem
+from metacl.metagradients.compiled import TracedLoss
 from metacl.objectives import ProtoMAML
 from metacl.tasks import EpisodeShape, LabelledText, TaskAddress
 
@@ -128,10 +130,7 @@ def intents(setting: Setting) -> Case:
     source = LabelledText(dataset="banking77").open()
     episodes = [source.episode(TaskAddress("train", 0, 0, index), shape) for index in range(setting.tasks)]
     tasks = [learner.prepare(episode) for episode in episodes]
-    whole = [
-        replace(task, support=replace(task.support, prefix=None), query=replace(task.query, prefix=None))
-        for task in tasks
-    ]
+    whole = [replace(task, support=_unprepared(task.support), query=_unprepared(task.query)) for task in tasks]
     return Case(
         meta,
         rate,
@@ -139,6 +138,11 @@ def intents(setting: Setting) -> Case:
         ours=[objective.problem(learner, meta, task, loop) for task in tasks],
         plain=[objective.problem(learner, meta, task, loop) for task in whole],
     )
+
+
+def _unprepared(batch: TextBatch) -> TextBatch:
+    """The same examples with every layer still to be run."""
+    return replace(batch, groups=[replace(group, prefix=None) for group in batch.groups])
 
 
 def _next_token_case(network: PreTrainedModel, vocabulary: int, rate: float, setting: Setting) -> Case:
@@ -166,6 +170,7 @@ def _functional_case(
     network.requires_grad_(False)
     loop = InnerLoop(steps=setting.steps, step_size=StepSizes(value=rate, head=rate, learn="none"))
     supports, queries, problems = [], [], []
+    traced = TracedLoss(lambda theta, phi, data: loss(theta, tuple(data)))
     for index in range(setting.tasks):
         generator = torch.Generator().manual_seed(index)
         support = tuple(tensor.to(setting.device) for tensor in draw_support(generator))
@@ -179,6 +184,8 @@ def _functional_case(
                 support_loss=lambda theta, phi, k, batch=support: loss(theta, batch),
                 query_loss=lambda theta, phi, batch=query: loss(theta, batch),
                 loop=loop,
+                traced=traced,
+                data=support,
             )
         )
     stacked = Batched(loss, _stack(supports), _stack(queries))
