@@ -31,6 +31,8 @@ ORDER = (
 PAIRED = [("a", 5), ("a", 10), ("b", 5), ("c", 5)]
 """Where all methods are also run in turn, for ratios that the machine's drift does not touch."""
 ROUNDS = 5
+DISTURBED = 1.5
+"""Where the slowest meta-step took more than this times the fastest, the next run measures again."""
 
 
 def main() -> None:
@@ -73,11 +75,16 @@ def machine() -> dict[str, Any]:
     }
 
 
+def sound(row: dict[str, Any] | None) -> bool:
+    """Whether a measurement is there and the machine did not disturb it: the same rule for every method."""
+    return row is not None and ("failed" in row or row["seconds_max"] <= DISTURBED * row["seconds_min"])
+
+
 def _alone(results: dict[str, Any], case: str, steps: int, until: float) -> None:
     """Each method in a fresh process: time, memory, error."""
     for method in ORDER:
         key = f"{case} {steps} {method}"
-        if case not in (*METHODS[method].cases, "gpu") or key in results["alone"]:
+        if case not in (*METHODS[method].cases, "gpu") or sound(results["alone"].get(key)):
             continue
         if time.monotonic() > until:
             return
