@@ -76,7 +76,7 @@ def train(config: RunConfig, progress: EvaluationProgress | None = None, resume:
         folder.claim(config)
         if start is None or start.step < config.outer.steps:
             folder.discard_results()
-        if config.estimator.wants_one_shape:
+        if config.estimator.wants_few_shapes:
             progress.note(
                 "the first step traces and compiles: about two minutes, less once the compiler's cache is warm"
             )

@@ -156,10 +156,10 @@ class RunConfig(Component):
                 "estimator.monitor_every: comparing with reverse differentiates twice, and fused attention has no "
                 "second derivative. Set learner.attention=eager, or estimator.monitor_every=0"
             )
-        if self.estimator.wants_one_shape and not self.learner.one_shape:
+        if self.estimator.wants_few_shapes and not self.learner.few_shapes:
             raise ValueError(
                 "estimator.compile: every new shape of a batch would be compiled for about a minute. "
-                "Set learner.padding=max_length, or estimator.compile=false"
+                "Set learner.padding=packed (or max_length), or estimator.compile=false"
             )
         stage, possible = self.workers.zero_stage, sorted(self.estimator.sharding_stages)
         if self.workers.executor == "ray" and stage not in possible:

@@ -90,6 +90,9 @@ METHODS: dict[str, Method] = {
     "reverse": Method("reverse", "ours", True, estimator(Reverse())),
     "reverse_all": Method('reverse, allowance "all"', "ours", True, estimator(Reverse(allowance="all"))),
     "reverse_compiled": Method("reverse, compiled", "ours", True, estimator(Reverse(compile=True)), cases=("a", "c")),
+    "reverse_all_compiled": Method(
+        'reverse, allowance "all", compiled', "ours", True, estimator(Reverse(allowance="all", compile=True))
+    ),
     "one_sided_compiled": Method(
         "finite differences, one-sided, compiled",
         "ours",

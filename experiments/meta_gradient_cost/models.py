@@ -23,7 +23,7 @@ from metacl.learners.adapter import AdapterConfig
 from metacl.learners.base import Batch as TextBatch
 from metacl.learners.base import as_leaves
 from metacl.metagradients import InnerProblem
-from metacl.metagradients.compiled import TracedLoss
+from metacl.metagradients.traced import TracedProblem
 from metacl.objectives import ProtoMAML
 from metacl.tasks import EpisodeShape, LabelledText, TaskAddress
 
@@ -170,7 +170,11 @@ def _functional_case(
     network.requires_grad_(False)
     loop = InnerLoop(steps=setting.steps, step_size=StepSizes(value=rate, head=rate, learn="none"))
     supports, queries, problems = [], [], []
-    traced = TracedLoss(lambda theta, phi, data: loss(theta, tuple(data)))
+    traced = TracedProblem(
+        inner=list(meta),
+        support_loss=lambda theta, phi, data: loss(theta, tuple(data[: len(data) // 2])),
+        query_loss=lambda theta, phi, data: loss(theta, tuple(data[len(data) // 2 :])),
+    )
     for index in range(setting.tasks):
         generator = torch.Generator().manual_seed(index)
         support = tuple(tensor.to(setting.device) for tensor in draw_support(generator))
@@ -185,7 +189,7 @@ def _functional_case(
                 query_loss=lambda theta, phi, batch=query: loss(theta, batch),
                 loop=loop,
                 traced=traced,
-                data=support,
+                data=(*support, *query),
             )
         )
     stacked = Batched(loss, _stack(supports), _stack(queries))

@@ -28,14 +28,16 @@ ADAPTER, HEAD, STEP_SIZE = "adapter.", "head.", "step_size."
 
 @dataclass
 class Group:
-    """G examples of similar length that go through the model together.
+    """G examples that go through the model together, each in a row of its own or several in one of R rows.
 
-    inputs : what the model's forward takes (token ids, attention mask), each (G, L) or (G, …).
-    prefix : activations (G, L, D) at the first adapted layer, or None where nothing lies below it.
+    inputs : what the model's forward takes (token ids, attention mask), each (R, L) or (R, …).
+    prefix : activations (R, L, D) at the first adapted layer, or None where nothing lies below it.
+    pool : (G, R·L), the weight of every token in an example's feature vector; None where a row is an example.
     """
 
     inputs: dict[str, Tensor]
     prefix: Tensor | None
+    pool: Tensor | None = None
 
 
 @dataclass
@@ -58,21 +60,26 @@ class Batch:
 
     def tensors(self) -> tuple[Tensor, ...]:
         """Every tensor of the batch, in a fixed order."""
-        parts = [t for group in self.groups for t in (*group.inputs.values(), group.prefix)]
+        parts = [t for group in self.groups for t in (*group.inputs.values(), group.prefix, group.pool)]
         return tuple(t for t in (*parts, self.order, self.targets) if t is not None)
 
     def with_tensors(self, tensors: Sequence[Tensor]) -> Batch:
         """The same batch with other tensors, in the order of `tensors`."""
         rest = iter(tensors)
         groups = [
-            Group({name: next(rest) for name in group.inputs}, None if group.prefix is None else next(rest))
+            Group(
+                {name: next(rest) for name in group.inputs},
+                None if group.prefix is None else next(rest),
+                None if group.pool is None else next(rest),
+            )
             for group in self.groups
         ]
         return Batch(groups, next(rest), None if self.targets is None else next(rest))
 
     def structure(self) -> Hashable:
         """What two batches must share for `with_tensors` to fit both."""
-        return tuple((*group.inputs, group.prefix is None) for group in self.groups), self.targets is None
+        groups = tuple((*group.inputs, group.prefix is None, group.pool is None) for group in self.groups)
+        return groups, self.targets is None
 
     @property
     def input(self) -> Tensor:
@@ -88,6 +95,19 @@ class Task:
     ways: int
     support: Batch
     query: Batch
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Every tensor of the task, the support's first."""
+        return (*self.support.tensors(), *self.query.tensors())
+
+    def with_tensors(self, tensors: Sequence[Tensor]) -> Task:
+        """The same task with other tensors, in the order of `tensors`."""
+        count = len(self.support.tensors())
+        return Task(self.ways, self.support.with_tensors(tensors[:count]), self.query.with_tensors(tensors[count:]))
+
+    def structure(self) -> Hashable:
+        """What two tasks must share for `with_tensors` to fit both."""
+        return self.ways, self.support.structure(), self.query.structure()
 
 
 class Learner(ABC):
@@ -115,7 +135,7 @@ class Learner(ABC):
 
     @cached_property
     def traced(self) -> dict[Hashable, Any]:
-        """Compiled forms of losses on this model, kept from task to task (see `metacl.metagradients.compiled`)."""
+        """What of problems on this model is compiled, kept from task to task (see `metacl.metagradients.traced`)."""
         return {}
 
     @abstractmethod
@@ -168,8 +188,8 @@ class LearnerConfig(Component):
         raise NotImplementedError  # pragma: no cover - an interface
 
     @property
-    def one_shape(self) -> bool:
-        """Whether batches of as many examples always have the same shapes, so that compiling once is enough."""
+    def few_shapes(self) -> bool:
+        """Whether batches of as many examples have one shape, or a few, so that compiling for each pays."""
         return False
 
     def source(self) -> str:

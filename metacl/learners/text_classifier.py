@@ -25,8 +25,12 @@ from metacl.learners.adapter import AdaptedModel, AdapterConfig
 from metacl.learners.base import CPU, LEARNERS, Batch, EngineWrapper, Group, Learner, LearnerConfig, Params
 from metacl.learners.frozen_prefix import FrozenPrefix
 from metacl.learners.length_groups import length_groups
+from metacl.learners.packing import pack
 from metacl.learners.precision import linears_to_bfloat16
 from metacl.learners.pretrained import find_pretrained
+
+PACKING_TOLERANCE = 1e-3
+"""How far features may be moved by the rounding of bfloat16, with texts in one row instead of several."""
 
 
 @LEARNERS.register("text_classifier")
@@ -36,7 +40,8 @@ class TextClassifierConfig(LearnerConfig):
     model : hub id or folder. max_length : tokens kept of a text.
     pooling : how token vectors become one. normalize : scale features to unit length.
     logit_scale : the constant that head outputs are multiplied by (an inverse temperature).
-    padding : "groups" of similar length (least work), or always to "max_length" (one shape, for compiled estimators).
+    padding : to the longest in "groups" of similar length; or always to "max_length" (one shape); or hardly any, with
+    texts "packed" into rows of max_length (few shapes, for compiled estimators; encoders that take positions).
     base_dtype : of the frozen matrices; "bfloat16" is faster where the machine has it, and a little less exact.
     attention : "eager" has the double backward that exact estimators need; "sdpa" does not.
     """
@@ -46,7 +51,7 @@ class TextClassifierConfig(LearnerConfig):
     pooling: Literal["mean", "cls"] = "mean"
     normalize: bool = True
     logit_scale: PositiveFloat = 10.0
-    padding: Literal["groups", "max_length"] = "groups"
+    padding: Literal["groups", "max_length", "packed"] = "groups"
     attention: Literal["eager", "sdpa"] = "eager"
     base_dtype: Literal["float32", "bfloat16"] = "float32"
     adapter: AdapterConfig = AdapterConfig()
@@ -56,9 +61,9 @@ class TextClassifierConfig(LearnerConfig):
         return TextClassifier(self, seed, device, engine)
 
     @property
-    def one_shape(self) -> bool:
-        """Padded to one length."""
-        return self.padding == "max_length"
+    def few_shapes(self) -> bool:
+        """Rows of one length."""
+        return self.padding != "groups"
 
     @property
     def double_backward(self) -> bool:
@@ -99,33 +104,63 @@ class TextClassifier(Learner):
         self._prefix = FrozenPrefix(self.module, self.adapted.module_names.values())
         self._forward = threading.RLock()
         """Held while the module runs: the prefix and `functional_call` change it for that long."""
+        if config.padding == "packed":
+            self._check_packing()
 
     def peft_config(self) -> dict[str, Any]:
         """The adapter's config, naming the model as this config does."""
         return self.adapted.peft_config(self.config.model)
 
     def encode(self, texts: Sequence[str], labels: Sequence[int] | None) -> Batch:
-        """Tokenize B texts (cut at `max_length`, padded by groups of similar length), run the frozen layers once."""
+        """Tokenize B texts (cut at `max_length`), lay them out as `padding` says, run the frozen layers once."""
         tokens = self.tokenizer(list(texts), truncation=True, max_length=self.config.max_length)["input_ids"]
         if self.config.padding == "groups":
-            members, pad_to = length_groups([len(ids) for ids in tokens]), None
+            members = length_groups([len(ids) for ids in tokens])
         else:
-            members, pad_to = [list(range(len(tokens)))], self.config.max_length
-        groups = []
-        for positions in members:
-            padded = self.tokenizer.pad(
-                {"input_ids": [tokens[p] for p in positions]},
-                padding="longest" if pad_to is None else "max_length",
-                max_length=pad_to,
-                return_tensors="pt",
-            )
-            inputs = {name: padded[name].to(self.device) for name in ("input_ids", "attention_mask")}
-            with self._forward:
-                prefix = self._prefix.compute(self.module, inputs)
-            groups.append(Group(inputs, prefix))
+            members = [list(range(len(tokens)))]
+        groups = [self._laid_out([tokens[p] for p in positions], self.config.padding) for positions in members]
         order = torch.tensor([position for positions in members for position in positions]).argsort()
         targets = None if labels is None else torch.tensor(labels, device=self.device)
         return Batch(groups, order.to(self.device), targets)
+
+    def _laid_out(self, tokens: list[list[int]], padding: str) -> Group:
+        pool = None
+        if padding == "packed":
+            packed = pack(tokens, self.config.max_length)
+            inputs = {name: getattr(packed, name) for name in ("input_ids", "position_ids", "attention_mask")}
+            weights = packed.first_weights() if self.config.pooling == "cls" else packed.mean_weights()
+            pool = weights.to(self.device)
+        else:
+            padded = self.tokenizer.pad(
+                {"input_ids": tokens},
+                padding="longest" if padding == "groups" else "max_length",
+                max_length=self.config.max_length,
+                return_tensors="pt",
+            )
+            inputs = {name: padded[name] for name in ("input_ids", "attention_mask")}
+        inputs = {name: tensor.to(self.device) for name, tensor in inputs.items()}
+        with self._forward:
+            return Group(inputs, self._prefix.compute(self.module, inputs), pool)
+
+    def _check_packing(self) -> None:
+        """Raise `ConfigError` if texts that share a row see each other, or are pooled otherwise than alone."""
+        tokens = [self.tokenizer(text)["input_ids"][: self.config.max_length // 2] for text in ("a b", "c", "d e f")]
+        bound = self.adapted.bind({name: tensor.to(self.device) for name, tensor in self.initial.items()})
+        try:
+            with torch.no_grad():
+                shared = self._pooled(bound, self._laid_out(tokens, "packed"))
+                alone = torch.cat([self._pooled(bound, self._laid_out([ids], "groups")) for ids in tokens])
+            distance = float((shared - alone).abs().max())
+        except (TypeError, ValueError, RuntimeError, IndexError) as error:
+            raise ConfigError(
+                f"learner.padding: {self.config.model} cannot run packed texts ({str(error).splitlines()[0]}). "
+                f"Set learner.padding=groups, or max_length for compiled estimators."
+            ) from None
+        if distance > PACKING_TOLERANCE:
+            raise ConfigError(
+                f"learner.padding: packed texts get other features than alone in {self.config.model} (by "
+                f"{distance:.1e}). Set learner.padding=groups, or max_length for compiled estimators."
+            )
 
     def features(self, params: Params, batch: Batch) -> Tensor:
         """Pooled (and normalized) encoder outputs, (B, D)."""
@@ -135,7 +170,9 @@ class TextClassifier(Learner):
     def _pooled(self, bound: Params, group: Group) -> Tensor:
         with self._forward, self._prefix.reuse(group.prefix):
             hidden = functional_call(self.module, bound, (), group.inputs).last_hidden_state
-        if self.config.pooling == "cls":
+        if group.pool is not None:
+            pooled = group.pool.to(hidden.dtype) @ hidden.flatten(0, 1)
+        elif self.config.pooling == "cls":
             pooled = hidden[:, 0]
         else:
             mask = group.inputs["attention_mask"].unsqueeze(-1).to(hidden.dtype)

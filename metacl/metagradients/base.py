@@ -16,7 +16,7 @@ from torch import Tensor
 
 from metacl.adaptation import InnerLoop, State
 from metacl.learners.base import Learner, Params
-from metacl.metagradients.compiled import TracedLoss
+from metacl.metagradients.traced import TracedProblem
 from metacl.registry import Component, Registry
 
 
@@ -37,8 +37,7 @@ class InnerProblem:
     loop : InnerLoop
         Steps, optimizer, step sizes.
     traced, data : optional
-        The support loss as a function of the task's data too, for estimators that compile; None where it may depend
-        on more than its arguments.
+        The same functions with the task's tensors as an argument, and those tensors, for estimators that compile.
     """
 
     meta: Params
@@ -46,7 +45,7 @@ class InnerProblem:
     support_loss: Callable[[Params, Params, int], Tensor]
     query_loss: Callable[[Params, Params], Tensor]
     loop: InnerLoop
-    traced: TracedLoss | None = None
+    traced: TracedProblem | None = None
     data: tuple[Tensor, ...] = ()
 
 
@@ -94,7 +93,7 @@ class MetaGradient(Component):
         raise NotImplementedError  # pragma: no cover - an interface
 
     @property
-    def wants_one_shape(self) -> bool:
+    def wants_few_shapes(self) -> bool:
         """Whether batches of ever new shapes would cost it dearly: it compiles for each. Default: no."""
         return False
 

@@ -1,130 +1,182 @@
-"""The two pieces of the walk, ∇_θ L_S and its vector-Jacobian product, as flat graphs: traced and compiled once.
+"""The pieces of a walk (the start, the inner gradient, the query loss, and their products) as compiled graphs.
 
-A double backward through a compiled module raises; the two pieces are plain functions of tensors, so they compile.
-Each is traced with `make_fx` for the shapes it meets (seconds; from then on the Python of the model and of PEFT is
-out of the way) and compiled by inductor (about a minute, kept on disk between runs and workers). Frozen weights and
-the task's data enter as inputs, so one graph serves every task and every step.
+A double backward through a compiled module raises; the pieces are plain functions of tensors, so they compile. Each
+is traced for the shapes it meets (seconds; from then on the Python of the model and of PEFT is out of the way), cut
+(see graphs.py) and compiled by inductor (some ten seconds a piece, kept on disk between runs and workers). One
+compilation serves every task and every step.
 """
 
 from __future__ import annotations
 
 import logging
-import operator
 import shutil
 import time
 from collections.abc import Callable, Hashable, Sequence
+from functools import cache
 from typing import Any
 
 import torch
 import torch._inductor
 from torch import Tensor, fx
 from torch.autograd.function import once_differentiable
-from torch.fx.experimental.proxy_tensor import make_fx
 
-from metacl.learners.base import Params
+from metacl.metagradients.graphs import Cuts, TensorFunction
 
 log = logging.getLogger(__name__)
 
-Piece = Callable[..., tuple[Tensor, ...]]
-DataLoss = Callable[[Params, Params, Sequence[Tensor]], Tensor]
-"""(θ, φ, the tensors of the task's data) -> L_S."""
+Piece = Callable[..., Sequence[Tensor]]
 
 
-class TracedLoss:
-    """A support loss and its compiled pieces, by the shapes they were compiled for. Kept from task to task.
+class CompiledFunction:
+    """A function of parameters and data with its vector-Jacobian product, by the shapes it was compiled for.
 
     Parameters
     ----------
-    loss : (θ, φ, data) -> scalar
-        Depends on its arguments (and on frozen weights) alone: not on the step, not on Python state.
+    name : str
+        For messages: "the inner gradient".
+    function : (parameters, data) -> outputs
+        Depends on its arguments (and on frozen weights) alone: not on Python state.
+
+    Attributes
+    ----------
+    compile_seconds : float
+        Spent on tracing and compiling so far.
     """
 
-    def __init__(self, loss: DataLoss) -> None:
-        self._loss = loss
-        self._pieces: dict[Hashable, Piece] = {}
+    def __init__(self, name: str, function: TensorFunction) -> None:
+        self.name = name
+        self.function = function
         self.compile_seconds = 0.0
+        self._compiled: list[_Compiled] = []
+        self._untraceable = False
 
-    def gradient(self, theta: Params, phi: Params, data: Sequence[Tensor], wanted: int) -> tuple[Tensor, ...]:
-        """L_S and its gradient in the first `wanted` tensors of (θ…, φ…), zeros where there is no dependence."""
+    def bind(self, parameters: Sequence[Tensor], data: Sequence[Tensor]) -> BoundFunction | None:
+        """The function for one task's data; `parameters` are looked at for their shapes only.
 
-        def piece(*arguments: Tensor) -> tuple[Tensor, ...]:
-            leaves, loss = self._value(theta, phi, arguments)
-            grads = torch.autograd.grad(loss, leaves[:wanted], allow_unused=True, materialize_grads=True)
-            return (loss.detach(), *(grad.detach() for grad in grads))
-
-        return self._call(("gradient", wanted, *theta, "/", *phi), piece, (*theta.values(), *phi.values(), *data))
-
-    def product(
-        self, theta: Params, phi: Params, data: Sequence[Tensor], cotangents: Sequence[Tensor]
-    ) -> tuple[Tensor, ...]:
-        """(∇²_θθ L_S · u…, ∇²_φθ L_S · u…), zeros where there is no dependence."""
-        known = len(theta) + len(phi) + len(data)
-
-        def piece(*arguments: Tensor) -> tuple[Tensor, ...]:
-            leaves, loss = self._value(theta, phi, arguments[:known])
-            inner = leaves[: len(theta)]
-            grads = torch.autograd.grad(loss, inner, create_graph=True, allow_unused=True, materialize_grads=True)
-            live = [(g, u) for g, u in zip(grads, arguments[known:], strict=True) if g.requires_grad]
-            if not live:
-                return tuple(torch.zeros_like(leaf) for leaf in leaves)
-            return torch.autograd.grad(
-                [g for g, _ in live], leaves, [u for _, u in live], allow_unused=True, materialize_grads=True
-            )
-
-        arguments = (*theta.values(), *phi.values(), *data, *cotangents)
-        return self._call(("product", *theta, "/", *phi), piece, arguments)
-
-    def _value(self, theta: Params, phi: Params, arguments: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], Tensor]:
-        """Leaves for (θ…, φ…) and the loss at them; `arguments` are their values and the data."""
-        count = len(theta) + len(phi)
-        leaves = tuple(argument.detach().requires_grad_(True) for argument in arguments[:count])
-        inner = dict(zip(theta, leaves[: len(theta)], strict=True))
-        outer = dict(zip(phi, leaves[len(theta) :], strict=True))
-        return leaves, self._loss(inner, outer, arguments[count:])
-
-    def _call(self, name: tuple[Hashable, ...], piece: Piece, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        key = (name, tuple((a.shape, a.stride(), a.dtype, a.device) for a in arguments))
-        arguments = tuple(argument.detach() for argument in arguments)
-        if key not in self._pieces:
-            started = time.perf_counter()
-            with torch.enable_grad():
-                # With fake tensors nothing can look at the values (a mask that happens to be all ones, say) and trace
-                # a branch that other data would not take.
-                graph = make_fx(piece, tracing_mode="fake", _allow_non_fake_inputs=True)(*arguments)
-            with torch.no_grad():
-                self._pieces[key] = _compile(str(name[0]), graph, arguments)
+        None if it cannot be traced, because what it computes depends on the values of tensors: said once, in a warning.
+        """
+        if self._untraceable:
+            return None
+        for compiled in self._compiled:
+            if compiled.fits(parameters, data):
+                return BoundFunction(compiled, data)
+        started = time.perf_counter()
+        try:
+            cuts = Cuts(self.function, parameters, data, fused=compiler_here())
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[0]
+            log.warning("%s cannot be traced and runs uncompiled: %s", self.name, reason)
+            self._untraceable = True
+            return None
+        finally:
             self.compile_seconds += time.perf_counter() - started
+        self._compiled.append(_Compiled(self, cuts, parameters, data))
+        return BoundFunction(self._compiled[-1], data)
+
+
+class _Compiled:
+    """The pieces of one function for one choice of shapes, each compiled when it is first needed."""
+
+    def __init__(
+        self, owner: CompiledFunction, cuts: Cuts, parameters: Sequence[Tensor], data: Sequence[Tensor]
+    ) -> None:
+        self.cuts = cuts
+        self._owner = owner
+        self._shapes = self._seen(parameters, data)
+        self._pieces: dict[str, Piece] = {}
+
+    def fits(self, parameters: Sequence[Tensor], data: Sequence[Tensor]) -> bool:
+        """Whether the graphs hold for tensors like these."""
+        return self._seen(parameters, data) == self._shapes
+
+    def _seen(self, parameters: Sequence[Tensor], data: Sequence[Tensor]) -> list[Hashable]:
+        used = [tensor for tensor, matters in zip(data, self.cuts.used, strict=True) if matters]
+        return [(t.shape, t.stride(), t.dtype, t.device) for t in (*parameters, *used)]
+
+    def run(self, name: str, arguments: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Call the piece `name` of the cuts."""
         with torch.no_grad():
-            return self._pieces[key](*arguments)
+            if name not in self._pieces:
+                started = time.perf_counter()
+                self._pieces[name] = _compile(self._owner.name, getattr(self.cuts, name), arguments)
+                self._owner.compile_seconds += time.perf_counter() - started
+            return tuple(self._pieces[name](*arguments))
 
 
-class CompiledGradient(torch.autograd.Function):
-    """(θ, φ) -> (L_S, ∇_θ L_S) by the compiled gradient; its backward is the compiled product."""
+class BoundFunction:
+    """A compiled function with the data of one task; what depends on the data alone is computed here, once."""
+
+    def __init__(self, compiled: _Compiled, data: Sequence[Tensor]) -> None:
+        self._compiled = compiled
+        frozen = compiled.cuts.frozen
+        with torch.no_grad():
+            self._rest = (*compiled.cuts.once(*data, *frozen), *frozen)
+
+    def outputs(self, parameters: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """The outputs as constants."""
+        return self._compiled.run("outputs", (*_constants(parameters), *self._rest))
+
+    def __call__(self, parameters: Sequence[Tensor], keep: bool) -> tuple[Tensor, ...]:
+        """The outputs, differentiable once.
+
+        Parameters
+        ----------
+        keep : bool
+            Whether to hold until then what the way back needs of the forward part, or to compute that part again.
+        """
+        return (_Kept if keep else _Replayed).apply(self, *parameters)
+
+    def products(self, parameters: Sequence[Tensor], cotangents: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """The vector-Jacobian product at `parameters`, the forward part computed again."""
+        return self._compiled.run("products", (*_constants(parameters), *self._rest, *cotangents))
+
+    def keep(self, parameters: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """The outputs, and what `finish` needs."""
+        results = self._compiled.run("keep", (*_constants(parameters), *self._rest))
+        count = len(self._compiled.cuts.live)
+        return results[:count], results[count:]
+
+    def constant(self, outputs: Sequence[Tensor]) -> list[Tensor]:
+        """Those of the outputs that do not depend on the parameters differentiably."""
+        return [out for out, live in zip(outputs, self._compiled.cuts.live, strict=True) if not live]
+
+    def finish(self, kept: Sequence[Tensor], cotangents: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """The vector-Jacobian product where `keep` was called."""
+        return self._compiled.run("finish", (*kept, *cotangents))
+
+
+class _Replayed(torch.autograd.Function):
+    """parameters -> outputs; only the parameters are held."""
 
     @staticmethod
-    def forward(  # noqa: D102
-        ctx: Any, traced: TracedLoss, theta: list[str], phi: list[str], data: Sequence[Tensor], *tensors: Tensor
-    ) -> tuple[Tensor, ...]:
-        ctx.traced, ctx.theta, ctx.phi, ctx.data = traced, theta, phi, data
-        ctx.save_for_backward(*tensors)
-        inner, outer = _named(theta, phi, tensors)
-        loss, *grads = traced.gradient(inner, outer, data, len(theta))
-        ctx.mark_non_differentiable(loss)
-        return (loss, *grads)
+    def forward(ctx: Any, bound: BoundFunction, *parameters: Tensor) -> tuple[Tensor, ...]:
+        ctx.bound = bound
+        ctx.save_for_backward(*parameters)
+        outputs = bound.outputs(parameters)
+        ctx.mark_non_differentiable(*bound.constant(outputs))
+        return outputs
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, _loss: Tensor, *cotangents: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102
-        inner, outer = _named(ctx.theta, ctx.phi, ctx.saved_tensors)
-        return (None, None, None, None, *ctx.traced.product(inner, outer, ctx.data, cotangents))
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
+        return (None, *ctx.bound.products(ctx.saved_tensors, cotangents))
 
 
-def compiled_gradients(
-    traced: TracedLoss, theta: list[str], phi: list[str], data: Sequence[Tensor], tensors: list[Tensor], wanted: int
-) -> tuple[Tensor, list[Tensor | None]]:
-    """L_S and its gradient in the first `wanted` of `tensors` (θ…, φ…)."""
-    loss, *grads = traced.gradient(*_named(theta, phi, tensors), data, wanted)
-    return loss, list(grads)
+class _Kept(torch.autograd.Function):
+    """parameters -> outputs; what the way back needs is held."""
+
+    @staticmethod
+    def forward(ctx: Any, bound: BoundFunction, *parameters: Tensor) -> tuple[Tensor, ...]:
+        outputs, kept = bound.keep(parameters)
+        ctx.bound = bound
+        ctx.save_for_backward(*kept)
+        ctx.mark_non_differentiable(*bound.constant(outputs))
+        return outputs
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
+        return (None, *ctx.bound.finish(ctx.saved_tensors, cotangents))
 
 
 def compiler_here() -> bool:
@@ -132,35 +184,22 @@ def compiler_here() -> bool:
     return any(shutil.which(name) for name in ("g++", "clang++", "c++"))
 
 
-def _named(theta: list[str], phi: list[str], tensors: Sequence[Tensor]) -> tuple[Params, Params]:
-    return dict(zip(theta, tensors[: len(theta)], strict=True)), dict(zip(phi, tensors[len(theta) :], strict=True))
+@cache
+def _say_once(text: str) -> None:
+    log.warning(text)
 
 
-def _compile(name: str, graph: fx.GraphModule, arguments: tuple[Tensor, ...]) -> Piece:
-    frozen = _lift_constants(graph)
-    run: Piece = graph
-    if compiler_here():
-        try:
-            run = torch._inductor.compile(graph, [*arguments, *frozen])
-        except (RuntimeError, OSError) as error:  # inductor's own errors derive from RuntimeError
-            log.warning("the %s could not be compiled (%s); its traced graph is used as it is", name, error)
-    else:
-        log.warning("no C++ compiler: the traced %s runs uncompiled", name)
-    return lambda *tensors: tuple(run(*tensors, *frozen))
+def _constants(parameters: Sequence[Tensor]) -> list[Tensor]:
+    return [parameter.detach() for parameter in parameters]
 
 
-def _lift_constants(graph: fx.GraphModule) -> list[Tensor]:
-    """Turn the frozen tensors that tracing stored in the graph into inputs at its end; the tensors, in order."""
-    last = [node for node in graph.graph.nodes if node.op == "placeholder"][-1]
-    frozen: list[Tensor] = []
-    inputs: dict[str, fx.Node] = {}
-    for node in [node for node in graph.graph.nodes if node.op == "get_attr"]:
-        target = str(node.target)
-        if target not in inputs:
-            with graph.graph.inserting_after(last):
-                inputs[target] = last = graph.graph.placeholder(f"frozen_{len(frozen)}")
-            frozen.append(operator.attrgetter(target)(graph).detach())
-        node.replace_all_uses_with(inputs[target])
-        graph.graph.erase_node(node)
-    graph.recompile()
-    return frozen
+def _compile(name: str, graph: fx.GraphModule, arguments: Sequence[Tensor]) -> Piece:
+    if not compiler_here():
+        _say_once("no C++ compiler: the traced pieces of the walk run uncompiled")
+        return graph
+    try:
+        # Unlike torch._inductor.compile it sets up what the cache on disk needs.
+        return torch._inductor.standalone_compile(graph, list(arguments), dynamic_shapes="from_example_inputs")
+    except (RuntimeError, OSError) as error:  # inductor's own errors derive from RuntimeError
+        log.warning("%s could not be compiled (%s); the traced graph is used as it is", name, error)
+        return graph

@@ -23,7 +23,8 @@ from torch.autograd.function import once_differentiable
 from metacl.errors import ConfigError
 from metacl.learners.base import Learner
 from metacl.metagradients.base import ESTIMATORS, InnerProblem, MetaGradient, MetaGradientResult, through_the_walk
-from metacl.metagradients.compiled import compiled_gradients
+from metacl.metagradients.compiled import BoundFunction
+from metacl.metagradients.compiled_walk import CompiledWalk
 from metacl.metagradients.inner_gradient import TensorLoss, inner_gradient
 from metacl.metagradients.kinks import kinks
 
@@ -52,20 +53,20 @@ class FiniteDifference(MetaGradient):
     monitor_every: NonNegativeInt = 0
 
     @property
-    def wants_one_shape(self) -> bool:
+    def wants_few_shapes(self) -> bool:
         """When it compiles."""
         return self.compile
 
     def estimate(self, problem: InnerProblem) -> MetaGradientResult:
         """See `MetaGradient.estimate`."""
+        walk = CompiledWalk(problem, mixed=True) if self.compile else None
 
         def apply(loss_of: TensorLoss, names: list[str], step: int, tensors: list[Tensor]) -> tuple[Tensor, ...]:
-            gradients = partial(_gradients, loss_of)
-            if self.compile and problem.traced is not None:
-                gradients = partial(compiled_gradients, problem.traced, names, list(problem.meta), problem.data)
+            piece = walk and walk.gradient(tensors)
+            gradients = partial(_compiled_gradients, piece) if piece else partial(_gradients, loss_of)
             return _DifferencedGradient.apply(gradients, len(names), self.epsilon, self.central, *tensors)
 
-        return through_the_walk(problem, inner_gradient(problem, apply))
+        return through_the_walk(walk.problem if walk else problem, inner_gradient(problem, apply))
 
     def check_learner(self, learner: Learner) -> None:
         """Raise `ConfigError` if the learner's network has kinks, naming them."""
@@ -132,6 +133,14 @@ def _gradients(loss_of: TensorLoss, tensors: list[Tensor], wanted: int) -> tuple
         loss = loss_of(leaves)
         grads = torch.autograd.grad(loss, leaves[:wanted], allow_unused=True)
     return loss.detach(), list(grads)
+
+
+def _compiled_gradients(
+    piece: BoundFunction, tensors: list[Tensor], wanted: int
+) -> tuple[Tensor, list[Tensor | None]]:
+    """L and its gradients in the first `wanted` tensors, zeros where there is no dependence."""
+    loss, *grads = piece.outputs(tensors)
+    return loss, list(grads[:wanted])
 
 
 def _norm(tensors: Sequence[Tensor]) -> float:

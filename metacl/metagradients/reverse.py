@@ -14,12 +14,12 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import PositiveInt, model_validator
+from pydantic import PositiveInt
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from metacl.metagradients.base import ESTIMATORS, InnerProblem, MetaGradient, MetaGradientResult, through_the_walk
-from metacl.metagradients.compiled import CompiledGradient
+from metacl.metagradients.compiled_walk import CompiledWalk
 from metacl.metagradients.inner_gradient import TensorLoss, inner_gradient
 
 
@@ -30,8 +30,8 @@ class Reverse(MetaGradient):
     allowance : inner graphs that may be alive at a time. "one" (default): every step is replayed and memory does not
     grow with the steps; a number: the graphs of that many last steps are kept and not replayed; "all": nothing is
     replayed, for the time and the memory of `unrolled`. The gradient is the same.
-    compile : trace and compile the walk's two pieces. Pays where a run has hundreds of tasks of few shapes; needs
-    learner.padding=max_length. An objective with a support loss of its own is not compiled.
+    compile : trace and compile the pieces of the walk. Pays where a run has hundreds of tasks of few shapes
+    (learner.padding=packed). A support loss of an objective's own is not compiled.
     """
 
     order: ClassVar[int] = 2
@@ -42,14 +42,8 @@ class Reverse(MetaGradient):
     allowance: Literal["one", "all"] | PositiveInt = "one"
     compile: bool = False
 
-    @model_validator(mode="after")
-    def _compiled_pieces_keep_nothing(self) -> Reverse:
-        if self.compile and self.allowance != "one":
-            raise ValueError("compiled pieces keep no graph: set estimator.allowance=one, or estimator.compile=false")
-        return self
-
     @property
-    def wants_one_shape(self) -> bool:
+    def wants_few_shapes(self) -> bool:
         """When it compiles."""
         return self.compile
 
@@ -57,13 +51,14 @@ class Reverse(MetaGradient):
         """See `MetaGradient.estimate`."""
         steps = problem.loop.steps
         kept = {"one": 0, "all": steps}[self.allowance] if isinstance(self.allowance, str) else self.allowance
+        walk = CompiledWalk(problem) if self.compile else None
 
         def apply(loss_of: TensorLoss, names: list[str], step: int, tensors: list[Tensor]) -> tuple[Tensor, ...]:
-            if self.compile and problem.traced is not None:
-                return CompiledGradient.apply(problem.traced, names, list(problem.meta), problem.data, *tensors)
-            return _ReplayedGradient.apply(loss_of, len(names), step >= steps - kept, *tensors)
+            keep = step >= steps - kept
+            piece = walk and walk.gradient(tensors)
+            return piece(tensors, keep) if piece else _ReplayedGradient.apply(loss_of, len(names), keep, *tensors)
 
-        return through_the_walk(problem, inner_gradient(problem, apply))
+        return through_the_walk(walk.problem if walk else problem, inner_gradient(problem, apply))
 
 
 class _ReplayedGradient(torch.autograd.Function):

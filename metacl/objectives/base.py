@@ -11,7 +11,7 @@ from metacl.adaptation import InnerLoop
 from metacl.errors import ConfigError
 from metacl.learners.base import STEP_SIZE, Learner, Params, Task
 from metacl.metagradients import InnerProblem
-from metacl.metagradients.compiled import TracedLoss
+from metacl.metagradients.traced import TracedProblem
 from metacl.registry import Component, Registry
 
 
@@ -74,30 +74,39 @@ class MetaObjective(Component):
         def all_params(theta: Params, phi: Params) -> Params:
             return {**{name: phi[name] for name in self.learned_names(phi)}, **theta}
 
-        traced, data = self._traced(learner, task, all_params)
         return InnerProblem(
             meta=meta,
             start=lambda phi: self.start(learner, phi, task),
             support_loss=lambda theta, phi, k: self.support_loss(learner, all_params(theta, phi), task, k),
             query_loss=lambda theta, phi: self.query_loss(learner, all_params(theta, phi), task),
             loop=loop,
-            traced=traced,
-            data=data,
+            traced=self._traced(learner, meta, task, all_params),
+            data=task.tensors(),
         )
 
     def _traced(
-        self, learner: Learner, task: Task, all_params: Callable[[Params, Params], Params]
-    ) -> tuple[TracedLoss | None, tuple[Tensor, ...]]:
-        """The default support loss for estimators that compile; one of an objective's own may depend on anything."""
-        if type(self).support_loss is not MetaObjective.support_loss:
-            return None, ()
-        key = (task.ways, task.support.structure())
+        self, learner: Learner, meta: Params, task: Task, all_params: Callable[[Params, Params], Params]
+    ) -> TracedProblem:
+        """The problem's functions for estimators that compile, the same object for all tasks of one structure.
+
+        A support loss of an objective's own may depend on the step and is left out; so is a start that only copies.
+        """
+        key = (self, tuple(meta), task.structure())
         if key not in learner.traced:
-            like = task.support
-            learner.traced[key] = TracedLoss(
-                lambda theta, phi, data: learner.loss(all_params(theta, phi), like.with_tensors(data))
+            kind = type(self)
+            learner.traced[key] = TracedProblem(
+                inner=self.inner_names({name: meta[name] for name in self.learned_names(meta)}),
+                start=None
+                if kind.start is MetaObjective.start
+                else lambda phi, data: self.start(learner, phi, task.with_tensors(data)),
+                support_loss=None
+                if kind.support_loss is not MetaObjective.support_loss
+                else lambda theta, phi, data: learner.loss(all_params(theta, phi), task.with_tensors(data).support),
+                query_loss=lambda theta, phi, data: self.query_loss(
+                    learner, all_params(theta, phi), task.with_tensors(data)
+                ),
             )
-        return learner.traced[key], task.support.tensors()
+        return learner.traced[key]
 
 
 OBJECTIVES: Registry[MetaObjective] = Registry("meta-objective", "objective")

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel, GPT2Config, GPT2Model, LlamaConfig, LlamaModel
+from transformers import AutoModel, GPT2Config, GPT2Model, LlamaConfig, LlamaModel, RobertaConfig, RobertaModel
 
 from metacl.errors import ConfigError, DataError
 from metacl.learners import TextClassifierConfig, pretrained
@@ -34,9 +34,11 @@ def tiny(tmp_path_factory):
     return str(save_tiny_bert(tmp_path_factory.mktemp("model") / "tiny"))
 
 
+@pytest.mark.parametrize("padding", ["groups", "max_length", "packed"])
 @pytest.mark.parametrize("last_layers", [None, 1, 2])
-def test_features_are_those_of_the_plain_model(tiny, last_layers):
-    config = TextClassifierConfig(model=tiny, adapter=AdapterConfig(rank=2, last_layers=last_layers))
+def test_features_are_those_of_the_plain_model(tiny, last_layers, padding):
+    adapter = AdapterConfig(rank=2, last_layers=last_layers)
+    config = TextClassifierConfig(model=tiny, padding=padding, adapter=adapter)
     learner = config.build(seed=0)
     found = learner.features(learner.initial, learner.encode(TEXTS, None))  # B = 0: the adapter does nothing yet
     plain = AutoModel.from_pretrained(tiny).eval()
@@ -231,3 +233,16 @@ def test_weights_without_a_pooler_are_fine(tiny, tmp_path):
     shutil.copytree(tiny, folder)
     rewrite(folder, lambda tensors: {name: t for name, t in tensors.items() if not name.startswith("pooler.")})
     TextClassifierConfig(model=str(folder)).build(seed=0)
+
+
+def test_a_model_that_cannot_run_packed_texts_is_refused(tmp_path):
+    """RoBERTa counts positions from another number, so packed texts would stand at wrong ones."""
+    config = RobertaConfig(
+        vocab_size=30522, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64
+    )
+    RobertaModel(config).save_pretrained(tmp_path)
+    for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"):
+        shutil.copy(pretrained.find_pretrained(MINILM).folder / name, tmp_path / name)
+    learner = TextClassifierConfig(model=str(tmp_path), padding="packed")
+    with pytest.raises(ConfigError, match=r"learner\.padding: packed texts get other features .*padding=groups"):
+        learner.build(seed=0)

@@ -1,0 +1,94 @@
+"""What of a meta-gradient problem can be traced: its functions with the task's data as an argument of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from metacl.learners.base import Params
+from metacl.metagradients.compiled import CompiledFunction
+
+Data = Sequence[Tensor]
+"""The tensors of a task."""
+
+
+@dataclass
+class TracedProblem:
+    """The functions of all tasks of one structure, and their compiled forms. Kept from task to task.
+
+    Each depends on its arguments (and on frozen weights) alone: not on the inner step, not on Python state. One that
+    does otherwise is None and is not compiled.
+
+    Attributes
+    ----------
+    inner : list of str
+        Names of the tensors of θ.
+    start : (φ, data) -> θ_0
+    support_loss, query_loss : (θ, φ, data) -> scalar
+    """
+
+    inner: list[str]
+    start: Callable[[Params, Data], Params] | None = None
+    support_loss: Callable[[Params, Params, Data], Tensor] | None = None
+    query_loss: Callable[[Params, Params, Data], Tensor] | None = None
+    _compiled: dict[Hashable, CompiledFunction] = field(default_factory=dict)
+
+    @property
+    def compile_seconds(self) -> float:
+        """Spent on tracing and compiling so far."""
+        return sum(function.compile_seconds for function in self._compiled.values())
+
+    def compiled_start(self, phi: list[str]) -> CompiledFunction | None:
+        """(φ…) -> (θ_0…), in the order of `inner`."""
+        start = self.start
+        if start is None:
+            return None
+
+        def function(tensors: Sequence[Tensor], data: Data) -> tuple[Tensor, ...]:
+            theta = start(dict(zip(phi, tensors, strict=True)), data)
+            return tuple(theta[name] for name in self.inner)
+
+        return self._function(("the start", *phi), function)
+
+    def compiled_gradient(self, phi: list[str], wanted: int) -> CompiledFunction | None:
+        """(θ…, φ…) -> (L_S, its gradient in the first `wanted` of them), zeros where there is no dependence."""
+        value = self._loss(self.support_loss, phi)
+        if value is None:
+            return None
+
+        def function(tensors: Sequence[Tensor], data: Data) -> tuple[Tensor, ...]:
+            loss = value(tensors, data)
+            grads = torch.autograd.grad(
+                loss, tensors[:wanted], create_graph=True, allow_unused=True, materialize_grads=True
+            )
+            return (loss.detach(), *grads)
+
+        return self._function(("the inner gradient", wanted, *phi), function)
+
+    def compiled_query_loss(self, phi: list[str]) -> CompiledFunction | None:
+        """(θ…, φ…) -> (L_Q,)."""
+        value = self._loss(self.query_loss, phi)
+        return value and self._function(("the query loss", *phi), lambda tensors, data: (value(tensors, data),))
+
+    def _loss(
+        self, loss: Callable[[Params, Params, Data], Tensor] | None, phi: list[str]
+    ) -> Callable[[Sequence[Tensor], Data], Tensor] | None:
+        if loss is None:
+            return None
+        count = len(self.inner)
+
+        def value(tensors: Sequence[Tensor], data: Data) -> Tensor:
+            theta = dict(zip(self.inner, tensors[:count], strict=True))
+            return loss(theta, dict(zip(phi, tensors[count:], strict=True)), data)
+
+        return value
+
+    def _function(
+        self, key: tuple[Hashable, ...], function: Callable[[Sequence[Tensor], Data], tuple[Tensor, ...]]
+    ) -> CompiledFunction:
+        if key not in self._compiled:
+            self._compiled[key] = CompiledFunction(str(key[0]), function)
+        return self._compiled[key]

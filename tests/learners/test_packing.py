@@ -1,0 +1,58 @@
+"""Packing: every text whole and once, within the rows, and hardly more of them than the tokens need."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from metacl.learners.packing import SHAPES, pack
+
+ROW = 16
+lengths = st.lists(st.integers(1, ROW), min_size=1, max_size=40)
+
+
+@given(lengths)
+def test_every_text_stands_once_and_whole(sizes):
+    texts = [[100 * text + token for token in range(1, size + 1)] for text, size in enumerate(sizes)]
+    packed = pack(texts, ROW)
+    for text, tokens in enumerate(texts):
+        places = packed.owner == text
+        assert packed.input_ids[places].tolist() == tokens
+        assert packed.position_ids[places].tolist() == list(range(len(tokens)))
+        assert int(packed.first[places].sum()) == 1
+    assert int((packed.owner >= 0).sum()) == sum(sizes)
+
+
+@given(lengths)
+def test_a_token_attends_to_its_own_text_only(sizes):
+    packed = pack([[7] * size for size in sizes], ROW)
+    seen = packed.attention_mask[:, 0] == 0
+    for row, owners in enumerate(packed.owner):
+        np.testing.assert_array_equal(seen[row], owners[:, None] == owners[None, :])
+
+
+@given(lengths)
+def test_first_fit_decreasing_stays_within_its_bound(sizes):
+    """At most 11/9 of the optimum + 1 (Dosa 2007), and the rounding to few shapes."""
+    rows = len(pack([[7] * size for size in sizes], ROW).input_ids)
+    coarse = max(1, len(sizes) // SHAPES)
+    # The optimum is at least the tokens' rows, and one row for every text longer than half a row.
+    least = max(-(-sum(sizes) // ROW), sum(size > ROW // 2 for size in sizes))
+    assert rows <= min(len(sizes), 11 / 9 * max(least, 1) * 3 / 2 + 1 + coarse)
+
+
+@given(lengths)
+def test_weights_pool_means_and_first_tokens(sizes):
+    packed = pack([[7] * size for size in sizes], ROW)
+    hidden = np.random.default_rng(0).normal(size=(packed.owner.numel(), 3)).astype(np.float32)
+    flat = packed.owner.flatten().numpy()
+    means = np.stack([hidden[flat == text].mean(0) for text in range(len(sizes))])
+    firsts = np.stack([hidden[flat == text][0] for text in range(len(sizes))])
+    np.testing.assert_allclose(packed.mean_weights().numpy() @ hidden, means, atol=1e-5)
+    np.testing.assert_allclose(packed.first_weights().numpy() @ hidden, firsts, atol=1e-5)
+
+
+def test_batches_of_as_many_texts_have_few_shapes():
+    random = np.random.default_rng(0)
+    rows = {len(pack([[7] * n for n in random.integers(4, ROW, 36)], ROW).input_ids) for _ in range(300)}
+    assert all(count % 3 == 0 for count in rows)
+    assert len(rows) <= SHAPES
