@@ -89,7 +89,7 @@ def _mean(gradients: object) -> Params:
 METHODS: dict[str, Method] = {
     "reverse": Method("reverse", "ours", True, estimator(Reverse())),
     "reverse_all": Method('reverse, allowance "all"', "ours", True, estimator(Reverse(allowance="all"))),
-    "reverse_compiled": Method("reverse, compiled", "ours", True, estimator(Reverse(compile=True)), cases=("a", "c")),
+    "reverse_compiled": Method("reverse, compiled", "ours", True, estimator(Reverse(compile=True))),
     "reverse_all_compiled": Method(
         'reverse, allowance "all", compiled', "ours", True, estimator(Reverse(allowance="all", compile=True))
     ),
@@ -98,7 +98,6 @@ METHODS: dict[str, Method] = {
         "ours",
         False,
         estimator(FiniteDifference(central=False, compile=True)),
-        cases=("a", "c"),
     ),
     "finite_difference": Method("finite differences, central", "ours", False, estimator(FiniteDifference())),
     "one_sided": Method("finite differences, one-sided", "ours", False, estimator(FiniteDifference(central=False))),
