@@ -88,6 +88,8 @@ def train(
     out.print(f"\ninitialization  {run.initialization}\nrun folder      {run.folder}", soft_wrap=True)
     if run.results is not None:
         out.print(f"report          {run.folder / 'report.html'}", soft_wrap=True)
+    if resolved.learner.takes != "text":
+        return
     out.print("\n[bold]Try next[/]", soft_wrap=True)
     for command in _next_commands(run.folder):
         out.print(f"  {command}", soft_wrap=True, highlight=False)
@@ -277,11 +279,17 @@ def doctor() -> None:
 
 @app.command(name="list", epilog=EXIT_CODES)
 def list_components() -> None:
-    """List what a config can choose by name: objectives, estimators, optimizers, aggregators, task sources."""
-    from metacl.adaptation import INNER_OPTIMIZERS
+    """List what a config can choose by name: presets, objectives, estimators, optimizers, task sources, learners."""
+    from metacl.adaptation import INNER_OPTIMIZERS, PRECONDITIONERS
     from metacl.config import AGGREGATORS, ESTIMATORS, LEARNERS, OBJECTIVES, TASK_SOURCES
+    from metacl.presets import preset_names, preset_summary
 
-    for registry in (OBJECTIVES, ESTIMATORS, INNER_OPTIMIZERS, AGGREGATORS, TASK_SOURCES, LEARNERS):
+    presets = Table("name", "what it is", title="presets (preset)", title_justify="left", box=None)
+    for name in preset_names():
+        presets.add_row(name, escape(preset_summary(name)))
+    out.print(presets, "")
+    kinds = (OBJECTIVES, ESTIMATORS, INNER_OPTIMIZERS, PRECONDITIONERS, AGGREGATORS, TASK_SOURCES, LEARNERS)
+    for registry in kinds:
         table = Table("name", "what it is", title=f"{registry.kind}s ({registry.key})", title_justify="left", box=None)
         for name in registry.names():
             table.add_row(name, escape(registry.summary(name)))

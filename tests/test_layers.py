@@ -18,6 +18,7 @@ ORDER = [
     "objectives",
     "testing",
     "aggregation",
+    "presets",
     "config",
     "initialization",
     "coordination",

@@ -10,14 +10,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from metacl.errors import ConfigError
 from metacl.registry import Component, Registry
-from metacl.tasks.episode import Episode
+from metacl.tasks.episode import ArrayEpisode, Episode, TaskAddress
 
 Params = dict[str, Tensor]
 """Named tensors. Names are dotted and start with their family (`ModuleLearner`'s own with ``module.``)."""
@@ -88,6 +88,8 @@ class Task:
     ways: int
     support: Batch
     query: Batch
+    address: TaskAddress | None = None
+    """Where the episode came from, for what is annealed or drawn at random; None for one made by hand."""
 
 
 class Learner(ABC):
@@ -136,16 +138,25 @@ class Learner(ABC):
             f"objective: it asks for feature vectors, and a {type(self).__name__} has none. Set objective=maml."
         )
 
+    def scores(self, params: Params, features: Tensor) -> Tensor:
+        """Class scores (B, N) of feature vectors (B, D): `outputs` is this of `features`. Raises as `features` does."""
+        raise ConfigError(
+            f"objective: it changes feature vectors, and a {type(self).__name__} has none. Set objective=maml."
+        )
+
     def peft_config(self) -> dict[str, Any]:
         """What `peft` wants in adapter_config.json to load the adapter. Raises `ConfigError` if there is none."""
         raise ConfigError(f"learner: a {type(self).__name__} has no PEFT adapter to be stored as an initialization.")
 
-    def prepare(self, episode: Episode) -> Task:
+    def prepare(self, episode: Episode | ArrayEpisode) -> Task:
         """Encode an episode's support and query."""
+        if isinstance(episode, ArrayEpisode):
+            return Task(episode.ways, self.encode(*episode.support), self.encode(*episode.query), episode.address)
         return Task(
             ways=len(episode.class_names),
             support=self.encode(episode.support_texts, episode.support_labels),
             query=self.encode(episode.query_texts, episode.query_labels),
+            address=episode.address,
         )
 
 
@@ -157,6 +168,11 @@ EngineWrapper = Callable[[nn.Module, list[nn.Parameter]], nn.Module]
 
 class LearnerConfig(Component):
     """How a learner is made, as a config names it."""
+
+    takes: ClassVar[Literal["text", "arrays"]] = "text"
+    """What its episodes must be made of."""
+    has_features: ClassVar[bool] = True
+    """Whether the learner gives feature vectors."""
 
     def build(self, seed: int, device: torch.device = CPU, engine: EngineWrapper | None = None) -> Learner:
         """Load the model and attach what adapts. `seed` fixes every random initial value."""

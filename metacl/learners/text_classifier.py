@@ -144,9 +144,11 @@ class TextClassifier(Learner):
 
     def outputs(self, params: Params, batch: Batch) -> Tensor:
         """logit_scale · (features · Wᵀ + b), (B, N), with W = head.weight (N, D) and b = head.bias (N,)."""
-        return self.config.logit_scale * F.linear(
-            self.features(params, batch), params["head.weight"], params["head.bias"]
-        )
+        return self.scores(params, self.features(params, batch))
+
+    def scores(self, params: Params, features: Tensor) -> Tensor:
+        """The head of `outputs` alone."""
+        return self.config.logit_scale * F.linear(features, params["head.weight"], params["head.bias"])
 
     def loss(self, params: Params, batch: Batch) -> Tensor:
         """Mean cross-entropy."""

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from metacl.adaptation import InnerLoop, State
 from metacl.learners.base import Learner, Params
+from metacl.metagradients.along import asked_along
 from metacl.metagradients.compiled import TracedLoss
 from metacl.registry import Component, Registry
 
@@ -39,6 +40,10 @@ class InnerProblem:
     traced, data : optional
         The support loss as a function of the task's data too, for estimators that compile; None where it may depend
         on more than its arguments.
+    along : (θ_k, φ, k) -> scalar or None, optional
+        What is asked on the way, of θ_0 … θ_{K−1}, and added to the query loss; None where nothing is.
+    outer_step : int
+        How far training is, for what is annealed.
     """
 
     meta: Params
@@ -48,11 +53,16 @@ class InnerProblem:
     loop: InnerLoop
     traced: TracedLoss | None = None
     data: tuple[Tensor, ...] = ()
+    along: Callable[[Params, Params, int], Tensor | None] | None = None
+    outer_step: int = 0
 
 
 @dataclass
 class MetaGradientResult:
-    """g for every meta-parameter (zeros where the query loss does not depend on it), and the losses on the way."""
+    """g for every meta-parameter (zeros where the query loss does not depend on it), and the losses on the way.
+
+    `query_loss` is what g is the gradient of: what was asked on the way is in it.
+    """
 
     gradient: Params
     query_loss: float
@@ -82,12 +92,15 @@ class MetaGradient(Component):
         Whether the support loss is differentiated twice by autograd (fused attention cannot be).
     sharding_stages : frozenset of int
         ZeRO stages of the frozen base that it works with.
+    sees_path : bool
+        Whether what is asked of θ_k on the way enters g. Default: yes.
     """
 
     order: ClassVar[int]
     exact: ClassVar[bool]
     needs_double_backward: ClassVar[bool]
     sharding_stages: ClassVar[frozenset[int]]
+    sees_path: ClassVar[bool] = True
 
     def estimate(self, problem: InnerProblem) -> MetaGradientResult:
         """Compute g for one task. Raises `InnerLoopDiverged`."""
@@ -142,6 +155,7 @@ def trajectory(problem: InnerProblem, gradient: InnerGradient, theta: Params) ->
             raise InnerLoopDiverged(losses)
         if pull:
             grads = {name: grads[name] + pull * (theta[name] - start[name]) for name in names}
+        grads = problem.loop.preconditioned(problem.meta, grads)
         rates = problem.loop.rates(problem.meta, names, step)
         theta, state = problem.loop.optimizer.update(theta, grads, state, rates, step)
         yield InnerState(theta, list(losses))
@@ -169,9 +183,13 @@ def plain_gradient(problem: InnerProblem) -> InnerGradient:
 
 def through_the_walk(problem: InnerProblem, gradient: InnerGradient) -> MetaGradientResult:
     """Adapt with `gradient`, ask the query, and let autograd go back as far as `gradient` can be differentiated."""
-    end = adapt(problem, gradient, problem.start(problem.meta))
-    query_loss = problem.query_loss(end.theta, problem.meta)
-    return MetaGradientResult(gradient_of(query_loss, problem.meta), float(query_loss.detach()), end.losses)
+    asked: list[Tensor] = []
+    for step, state in enumerate(trajectory(problem, gradient, problem.start(problem.meta))):
+        if problem.along is not None and step < problem.loop.steps:
+            asked += asked_along(problem.along, state.theta, problem.meta, step)
+    asked.append(problem.query_loss(state.theta, problem.meta))
+    total = torch.stack(asked).sum() if len(asked) > 1 else asked[0]
+    return MetaGradientResult(gradient_of(total, problem.meta), float(total.detach()), state.losses)
 
 
 def gradient_of(loss: Tensor, meta: Params) -> Params:

@@ -45,6 +45,7 @@ class Implicit(MetaGradient):
     exact: ClassVar[bool] = False
     needs_double_backward: ClassVar[bool] = True
     sharding_stages: ClassVar[frozenset[int]] = frozenset({0, 1, 2})
+    sees_path: ClassVar[bool] = False
 
     iterations: PositiveInt = 10
     tolerance: Annotated[float, Field(ge=0.0, lt=1.0)] = 1e-6

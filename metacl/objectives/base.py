@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import ClassVar
 
 from torch import Tensor
 
 from metacl.adaptation import InnerLoop
 from metacl.errors import ConfigError
-from metacl.learners.base import STEP_SIZE, Learner, Params, Task
+from metacl.learners.base import STEP_SIZE, Batch, Learner, Params, Task
 from metacl.metagradients import InnerProblem
 from metacl.metagradients.compiled import TracedLoss
 from metacl.registry import Component, Registry
@@ -18,11 +17,14 @@ from metacl.registry import Component, Registry
 class MetaObjective(Component):
     """Base of all meta-objectives; a new one overrides what differs. The defaults are MAML's.
 
-    Losses get `params`: all parameters the learner needs, the adapted θ over the merely learned φ.
+    Losses get `params`: what `bind` makes of the adapted θ and the learned φ.
     """
 
     fixed_ways: ClassVar[bool] = False
     """Whether what is learned fits one number of classes only."""
+
+    asks_along: ClassVar[bool] = False
+    """Whether `loss_along` asks anything on the way, which not every estimator sees."""
 
     def learned(self, learner: Learner, ways: int) -> Params:
         """Initial values of what is learned, step sizes excepted. Default: the learner's adaptable parameters."""
@@ -40,13 +42,32 @@ class MetaObjective(Component):
         """Names of all tensors of θ, known before any task is seen. Default: the adaptable learned ones."""
         return [name for name in learned if self.adaptable(name)]
 
+    def bind(self, theta: Params, phi: Params) -> Params:
+        """What the learner is given: all the tensors it knows, from θ and φ. Default: those of θ over those of φ."""
+        return {**{name: phi[name] for name in self.learned_names(phi)}, **theta}
+
+    def outputs(self, learner: Learner, params: Params, batch: Batch) -> Tensor:
+        """What is predicted, in training and afterwards. Default: what the learner predicts."""
+        return learner.outputs(params, batch)
+
+    def loss(self, learner: Learner, params: Params, batch: Batch) -> Tensor:
+        """The loss on a batch that `support_loss` and `query_loss` are made of. Default: the learner's."""
+        return learner.loss(params, batch)
+
     def support_loss(self, learner: Learner, params: Params, task: Task, step: int) -> Tensor:
-        """What inner step `step` descends. Default: the learner's loss on the support."""
-        return learner.loss(params, task.support)
+        """What inner step `step` descends. Default: the loss on the support."""
+        return self.loss(learner, params, task.support)
 
     def query_loss(self, learner: Learner, params: Params, task: Task) -> Tensor:
-        """What is asked of the adapted parameters. Default: the learner's loss on the query."""
-        return learner.loss(params, task.query)
+        """What is asked of the adapted parameters. Default: the loss on the query."""
+        return self.loss(learner, params, task.query)
+
+    def loss_along(self, learner: Learner, params: Params, task: Task, step: int) -> Tensor | None:
+        """What is asked on the way, of θ_`step` before inner step `step`, and added to the query loss.
+
+        Default: nothing, None. An objective that overrides it sets `asks_along`.
+        """
+        return None
 
     @staticmethod
     def learned_names(meta: Params) -> list[str]:
@@ -66,36 +87,39 @@ class MetaObjective(Component):
             )
         # What adapts without being learned (a head made from the support) may have another shape in every task.
         shapes = {name: learned[name].shape if name in learned else None for name in self.inner_names(learned)}
-        return {**learned, **loop.step_size.initial(shapes, loop.steps)}
+        return {**learned, **loop.initial(shapes)}
 
     def problem(self, learner: Learner, meta: Params, task: Task, loop: InnerLoop) -> InnerProblem:
         """One task as the estimator sees it."""
+        traced, data = self._traced(learner, task)
+        along = None
+        if self.asks_along:
 
-        def all_params(theta: Params, phi: Params) -> Params:
-            return {**{name: phi[name] for name in self.learned_names(phi)}, **theta}
+            def along(theta: Params, phi: Params, k: int) -> Tensor | None:
+                return self.loss_along(learner, self.bind(theta, phi), task, k)
 
-        traced, data = self._traced(learner, task, all_params)
         return InnerProblem(
             meta=meta,
             start=lambda phi: self.start(learner, phi, task),
-            support_loss=lambda theta, phi, k: self.support_loss(learner, all_params(theta, phi), task, k),
-            query_loss=lambda theta, phi: self.query_loss(learner, all_params(theta, phi), task),
+            support_loss=lambda theta, phi, k: self.support_loss(learner, self.bind(theta, phi), task, k),
+            query_loss=lambda theta, phi: self.query_loss(learner, self.bind(theta, phi), task),
             loop=loop,
             traced=traced,
             data=data,
+            along=along,
+            outer_step=0 if task.address is None else task.address.step,
         )
 
-    def _traced(
-        self, learner: Learner, task: Task, all_params: Callable[[Params, Params], Params]
-    ) -> tuple[TracedLoss | None, tuple[Tensor, ...]]:
+    def _traced(self, learner: Learner, task: Task) -> tuple[TracedLoss | None, tuple[Tensor, ...]]:
         """The default support loss for estimators that compile; one of an objective's own may depend on anything."""
-        if type(self).support_loss is not MetaObjective.support_loss:
+        own = type(self)
+        if any(getattr(own, part) is not getattr(MetaObjective, part) for part in ("support_loss", "loss", "bind")):
             return None, ()
         key = (task.ways, task.support.structure())
         if key not in learner.traced:
             like = task.support
             learner.traced[key] = TracedLoss(
-                lambda theta, phi, data: learner.loss(all_params(theta, phi), like.with_tensors(data))
+                lambda theta, phi, data: learner.loss(self.bind(theta, phi), like.with_tensors(data))
             )
         return learner.traced[key], task.support.tensors()
 
