@@ -70,6 +70,30 @@ class Batch:
         ]
         return Batch(groups, next(rest), None if self.targets is None else next(rest))
 
+    def __len__(self) -> int:
+        """B."""
+        return len(self.order)
+
+    def select(self, places: Sequence[int]) -> Batch:
+        """The examples at `places`, in that order."""
+        groups, order, first = [], torch.empty(len(places), dtype=torch.long), 0
+        filled = 0
+        stands = self.order.tolist()
+        for group in self.groups:
+            size = len(next(iter(group.inputs.values())))
+            chosen = [(to, stands[place] - first) for to, place in enumerate(places)]
+            here = [(to, row) for to, row in chosen if 0 <= row < size]
+            first += size
+            if not here:
+                continue
+            rows = torch.tensor([row for _, row in here], device=self.order.device)
+            prefix = None if group.prefix is None else group.prefix[rows]
+            groups.append(Group({name: tensor[rows] for name, tensor in group.inputs.items()}, prefix))
+            for to, _ in here:
+                order[to], filled = filled, filled + 1
+        targets = None if self.targets is None else self.targets[torch.tensor(places, device=self.targets.device)]
+        return Batch(groups, order.to(self.order.device), targets)
+
     def structure(self) -> Hashable:
         """What two batches must share for `with_tensors` to fit both."""
         return tuple((*group.inputs, group.prefix is None) for group in self.groups), self.targets is None
@@ -142,6 +166,12 @@ class Learner(ABC):
         """Class scores (B, N) of feature vectors (B, D): `outputs` is this of `features`. Raises as `features` does."""
         raise ConfigError(
             f"objective: it changes feature vectors, and a {type(self).__name__} has none. Set objective=maml."
+        )
+
+    def self_supervised_loss(self, params: Params, batch: Batch) -> Tensor:
+        """Mean loss of a task that the inputs pose themselves; targets are not read. Raises `ConfigError` if none."""
+        raise ConfigError(
+            f"objective.by: a {type(self).__name__} has no self-supervised loss of its own. Set objective.by=entropy."
         )
 
     def peft_config(self) -> dict[str, Any]:

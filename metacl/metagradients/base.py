@@ -40,6 +40,8 @@ class InnerProblem:
     traced, data : optional
         The support loss as a function of the task's data too, for estimators that compile; None where it may depend
         on more than its arguments.
+    ascending : names of tensors of θ, optional
+        Those that climb the support loss: the adversary of a saddle-point problem.
     along : (θ_k, φ, k) -> scalar or None, optional
         What is asked on the way, of θ_0 … θ_{K−1}, and added to the query loss; None where nothing is.
     outer_step : int
@@ -53,6 +55,7 @@ class InnerProblem:
     loop: InnerLoop
     traced: TracedLoss | None = None
     data: tuple[Tensor, ...] = ()
+    ascending: frozenset[str] = frozenset()
     along: Callable[[Params, Params, int], Tensor | None] | None = None
     outer_step: int = 0
 
@@ -143,7 +146,7 @@ def trajectory(problem: InnerProblem, gradient: InnerGradient, theta: Params) ->
 
     Raises `InnerLoopDiverged` on the first support loss that is not finite.
     """
-    start, pull = theta, problem.loop.proximal
+    start = theta
     state: State = {}
     losses: list[float] = []
     names = list(theta)
@@ -153,12 +156,19 @@ def trajectory(problem: InnerProblem, gradient: InnerGradient, theta: Params) ->
         losses.append(float(loss))
         if not math.isfinite(losses[-1]):
             raise InnerLoopDiverged(losses)
-        if pull:
-            grads = {name: grads[name] + pull * (theta[name] - start[name]) for name in names}
-        grads = problem.loop.preconditioned(problem.meta, grads)
+        grads = direction(problem, grads, theta, start)
         rates = problem.loop.rates(problem.meta, names, step)
         theta, state = problem.loop.optimizer.update(theta, grads, state, rates, step)
         yield InnerState(theta, list(losses))
+
+
+def direction(problem: InnerProblem, grads: Params, theta: Params, start: Params) -> Params:
+    """What the inner optimizer descends, from the support gradient: signs, the proximal pull, the preconditioner."""
+    if problem.ascending:
+        grads = {name: -grad if name in problem.ascending else grad for name, grad in grads.items()}
+    if pull := problem.loop.proximal:
+        grads = {name: grad + pull * (theta[name] - start[name]) for name, grad in grads.items()}
+    return problem.loop.preconditioned(problem.meta, grads)
 
 
 def adapt(problem: InnerProblem, gradient: InnerGradient, theta: Params) -> InnerState:

@@ -63,6 +63,8 @@ class Implicit(MetaGradient):
     def estimate(self, problem: InnerProblem) -> MetaGradientResult:
         """See `MetaGradient.estimate`. The Hessian is that of the last inner step's support loss."""
         self.check_loop(problem.loop)
+        if problem.ascending:
+            raise ConfigError("estimator: implicit needs a minimum; this objective has a saddle. Set estimator=reverse")
         meta, strength = problem.meta, problem.loop.proximal
         start = problem.start(meta)
         with torch.no_grad():

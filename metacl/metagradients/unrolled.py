@@ -25,6 +25,7 @@ from metacl.metagradients.base import (
     InnerProblem,
     MetaGradient,
     MetaGradientResult,
+    direction,
     gradient_of,
 )
 
@@ -60,16 +61,11 @@ class Unrolled(MetaGradient):
             if not math.isfinite(losses[-1]):
                 raise InnerLoopDiverged(losses)
             rates = problem.loop.rates(problem.meta, names, step)
-            loss = loss + 0.5 * problem.loop.proximal * _squared_distance(patched.fast_params, start)
             override = {"lr": [rates[name] for name in names], **_corrected_eps(problem.loop.optimizer, step)}
-            optimizer.step(loss, override=override, grad_callback=partial(_as_descended, problem, patched, names))
+            optimizer.step(loss, override=override, grad_callback=partial(_as_descended, problem, patched, start))
         asked.append(patched(lambda theta: problem.query_loss(theta, problem.meta), names))
         total = torch.stack(asked).sum() if len(asked) > 1 else asked[0]
         return MetaGradientResult(gradient_of(total, problem.meta), float(total.detach()), losses)
-
-
-def _squared_distance(theta: Sequence[Tensor], start: Params) -> Tensor:
-    return torch.stack([((now - then) ** 2).sum() for now, then in zip(theta, start.values(), strict=True)]).sum()
 
 
 class _Bare(nn.Module):
@@ -107,11 +103,13 @@ def _corrected_eps(rule: InnerOptimizer, step: int) -> dict[str, list[float]]:
 
 
 def _as_descended(
-    problem: InnerProblem, patched: Any, names: list[str], grads: Sequence[Tensor | None]
+    problem: InnerProblem, patched: Any, start: Params, grads: Sequence[Tensor | None]
 ) -> list[Tensor]:
-    """Preconditioned; and zeros for None, since momentum and weight decay move a tensor without a gradient, too."""
-    filled = [torch.zeros_like(p) if g is None else g for p, g in zip(patched.fast_params, grads, strict=True)]
-    return list(problem.loop.preconditioned(problem.meta, dict(zip(names, filled, strict=True))).values())
+    """With zeros for None: momentum, weight decay and the proximal term move a tensor without a gradient, too."""
+    theta = dict(zip(start, patched.fast_params, strict=True))
+    pairs = zip(theta.items(), grads, strict=True)
+    filled = {name: torch.zeros_like(tensor) if grad is None else grad for (name, tensor), grad in pairs}
+    return list(direction(problem, filled, theta, start).values())
 
 
 def _torch_optimizer(rule: InnerOptimizer, module: nn.Module) -> torch.optim.Optimizer:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
-from metacl.learners.base import HEAD, Learner, Params
+from metacl.learners.base import HEAD
 from metacl.objectives.base import OBJECTIVES
 from metacl.objectives.maml import MAML
 
@@ -13,12 +14,9 @@ from metacl.objectives.maml import MAML
 class BOIL(MAML):
     """Body only in the inner loop: the features adapt, the head stays as learned."""
 
-    def learned(self, learner: Learner, ways: int) -> Params:
-        """As MAML's, the head from unit vectors: a head of zeros that cannot move would send the features nothing."""
-        learned = super().learned(learner, ways)
-        if learner.width is not None:
-            learned["head.weight"] = torch.eye(ways, learner.width)
-        return learned
+    def initial_head(self, ways: int, width: int) -> Tensor:
+        """Unit vectors: a head of zeros that cannot move would send the features nothing."""
+        return torch.eye(ways, width)
 
     def adaptable(self, name: str) -> bool:
         """All but the head."""
