@@ -6,9 +6,6 @@ loads is one whose every key is known and whose parts fit together.
 
 from __future__ import annotations
 
-import importlib
-import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -30,23 +27,10 @@ from metacl.errors import ConfigError
 from metacl.learners import LEARNERS, LearnerConfig
 from metacl.metagradients import ESTIMATORS, MetaGradient
 from metacl.objectives import OBJECTIVES, MetaObjective
+from metacl.plugins import import_plugins
 from metacl.presets import with_preset
 from metacl.registry import Component, chosen_from, explain, nearest
 from metacl.tasks import TASK_SOURCES, EpisodeShape, TaskSource
-
-
-def _import_all(names: Any) -> Any:
-    """Import each named module, from the current folder too, so that what it registers can be chosen."""
-    for name in names if isinstance(names, (list, tuple)) else ():
-        if os.getcwd() not in sys.path:
-            sys.path.append(os.getcwd())
-        try:
-            importlib.import_module(str(name))
-        except ImportError as error:
-            raise ConfigError(
-                f"plugins: {name!r} cannot be imported ({error}). Looked in sys.path and {os.getcwd()}."
-            ) from None
-    return names
 
 
 class OuterLoop(Component):
@@ -127,7 +111,7 @@ class RunConfig(Component):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     output: Path | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    plugins: Annotated[tuple[str, ...], BeforeValidator(_import_all)] = ()
+    plugins: Annotated[tuple[str, ...], BeforeValidator(import_plugins)] = ()
     preset: str | None = None
     learner: Annotated[LearnerConfig, chosen_from(LEARNERS)]
     data: Annotated[TaskSource, chosen_from(TASK_SOURCES)]

@@ -11,6 +11,7 @@ PACKAGE = ROOT / "metacl"
 ORDER = [
     "errors",
     "registry",
+    "plugins",
     "tasks",
     "learners",
     "adaptation",
@@ -27,6 +28,7 @@ ORDER = [
     "api",
     "plan",
     "doctor",
+    "scaffold",
     "cli",
 ]
 """Every top-level part imports only itself and those before it."""
