@@ -282,13 +282,14 @@ def list_components() -> None:
     """List what a config can choose by name: presets, objectives, estimators, optimizers, task sources, learners."""
     from metacl.adaptation import INNER_OPTIMIZERS, PRECONDITIONERS
     from metacl.config import AGGREGATORS, ESTIMATORS, LEARNERS, OBJECTIVES, TASK_SOURCES
+    from metacl.objectives import REWARDS
     from metacl.presets import preset_names, preset_summary
 
     presets = Table("name", "what it is", title="presets (preset)", title_justify="left", box=None)
     for name in preset_names():
         presets.add_row(name, escape(preset_summary(name)))
     out.print(presets, "")
-    kinds = (OBJECTIVES, ESTIMATORS, INNER_OPTIMIZERS, PRECONDITIONERS, AGGREGATORS, TASK_SOURCES, LEARNERS)
+    kinds = (OBJECTIVES, REWARDS, ESTIMATORS, INNER_OPTIMIZERS, PRECONDITIONERS, AGGREGATORS, TASK_SOURCES, LEARNERS)
     for registry in kinds:
         table = Table("name", "what it is", title=f"{registry.kind}s ({registry.key})", title_justify="left", box=None)
         for name in registry.names():

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from metacl.errors import ConfigError
+from metacl.learners.samples import Samples, choose
 from metacl.registry import Component, Registry
 from metacl.tasks.episode import ArrayEpisode, Episode, TaskAddress
 
@@ -173,6 +174,15 @@ class Learner(ABC):
         raise ConfigError(
             f"objective.by: a {type(self).__name__} has no self-supervised loss of its own. Set objective.by=entropy."
         )
+
+    def sample(self, params: Params, batch: Batch, count: int, seed: int) -> Samples:
+        """`count` answers to each input, by the arguments alone. Default: one of the classes, by `outputs`."""
+        actions = choose(self.outputs(params, batch), count, seed).unsqueeze(-1)
+        return Samples(actions, torch.ones_like(actions))
+
+    def log_probabilities(self, params: Params, batch: Batch, samples: Samples) -> Tensor:
+        """Of every action given the input and the actions before it, (B, G, L), differentiable in `params`."""
+        return self.outputs(params, batch).log_softmax(-1).gather(-1, samples.actions.squeeze(-1)).unsqueeze(-1)
 
     def peft_config(self) -> dict[str, Any]:
         """What `peft` wants in adapter_config.json to load the adapter. Raises `ConfigError` if there is none."""

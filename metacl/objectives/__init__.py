@@ -12,7 +12,9 @@ from metacl.objectives.la_maml import LaMAML
 from metacl.objectives.maml import MAML
 from metacl.objectives.multi_step import MultiStep
 from metacl.objectives.oml import OML
+from metacl.objectives.policy_gradient import PolicyGradient
 from metacl.objectives.proto_maml import ProtoMAML, class_means
+from metacl.objectives.rewards import REWARDS, Reward
 from metacl.objectives.sequence import Sequence
 from metacl.objectives.unlabelled import Unlabelled
 from metacl.objectives.wrapper import Wrapper
@@ -25,13 +27,16 @@ __all__ = [
     "MAML",
     "OBJECTIVES",
     "OML",
+    "REWARDS",
     "Adversarial",
     "Distilled",
     "DomainAdversarial",
     "LaMAML",
     "MetaObjective",
     "MultiStep",
+    "PolicyGradient",
     "ProtoMAML",
+    "Reward",
     "Sequence",
     "Unlabelled",
     "Wrapper",

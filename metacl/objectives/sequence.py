@@ -40,12 +40,12 @@ class Sequence(MAML):
         """On what arrives and what is replayed, all with the same weight."""
         now = self.arrived(task.support, step)
         before = [place for place in self.seen(task.support, step) if place not in now]
-        random = AddressedRandom(_of_step(task.address, step))
+        random = AddressedRandom(address_of_step(task.address, step))
         replayed = random.sample(before, min(self.replay, len(before)))
         return self.loss(learner, params, task.support.select([*now, *replayed]))
 
 
-def _of_step(address: TaskAddress | None, step: int) -> TaskAddress:
+def address_of_step(address: TaskAddress | None, step: int) -> TaskAddress:
     """An address of its own for every inner step of a task; steps and indices of tasks stay far below 2³²."""
     if address is None:
         return TaskAddress("train", 0, 0, step)
