@@ -34,13 +34,15 @@ METHODS: dict[str, list[str]] = {
         "inner.step_size.head=0.02",
         "outer.steps=1200",
     ],
-    "ANIL": ["preset=anil", "outer.steps=3000"],
+    "ANIL": ["preset=anil", "estimator.allowance=all", "inner.steps=5", "outer.steps=2000"],
     "Meta-SGD": [
         "preset=meta_sgd",
         "estimator.allowance=all",
         "inner.steps=5",
         "outer.steps=1000",
-        "outer.step_size_learning_rate=1e-3",
+        "outer.learning_rate=2e-3",
+        "outer.step_size_learning_rate=2e-4",
+        "outer.clip_norm=1",
     ],
     "pretrained": ["inner.steps=0", "outer.steps=3000", "outer.learning_rate=1e-3"],
 }

@@ -15,7 +15,7 @@ from metacl.objectives.oml import OML
 from metacl.objectives.policy_gradient import PolicyGradient
 from metacl.objectives.proto_maml import ProtoMAML, class_means
 from metacl.objectives.rewards import REWARDS, Reward
-from metacl.objectives.sequence import Sequence
+from metacl.objectives.sequence import SequenceMAML
 from metacl.objectives.unlabelled import Unlabelled
 from metacl.objectives.wrapper import Wrapper
 
@@ -37,7 +37,7 @@ __all__ = [
     "PolicyGradient",
     "ProtoMAML",
     "Reward",
-    "Sequence",
+    "SequenceMAML",
     "Unlabelled",
     "Wrapper",
     "class_means",

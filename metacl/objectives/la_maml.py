@@ -14,11 +14,11 @@ from torch import Tensor
 
 from metacl.learners.base import Learner, Params, Task
 from metacl.objectives.base import OBJECTIVES
-from metacl.objectives.sequence import Sequence
+from metacl.objectives.sequence import SequenceMAML
 
 
 @OBJECTIVES.register("la_maml")
-class LaMAML(Sequence):
+class LaMAML(SequenceMAML):
     """Look-ahead: after every step of a sequence, the loss on all that has come so far; the query at the end."""
 
     asks_along: ClassVar[bool] = True

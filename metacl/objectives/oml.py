@@ -10,11 +10,11 @@ from torch import Tensor
 
 from metacl.learners.base import HEAD, Learner, Params, Task
 from metacl.objectives.base import OBJECTIVES
-from metacl.objectives.sequence import Sequence
+from metacl.objectives.sequence import SequenceMAML
 
 
 @OBJECTIVES.register("oml")
-class OML(Sequence):
+class OML(SequenceMAML):
     """Online-aware: features from which a head learns a sequence without forgetting its beginning."""
 
     def adaptable(self, name: str) -> bool:

@@ -17,7 +17,7 @@ from metacl.tasks.randomness import AddressedRandom
 
 
 @OBJECTIVES.register("sequence")
-class Sequence(MAML):
+class SequenceMAML(MAML):
     """Everything adapts along a sequence, example by example, with experience replay; with ``reptile`` it is MER.
 
     arrive : examples that arrive at a step. replay : earlier examples descended with them, without repetition

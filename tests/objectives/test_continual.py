@@ -9,7 +9,7 @@ from metacl.errors import ConfigError
 from metacl.learners import ModuleLearner
 from metacl.learners.base import Batch, Group, Task, as_leaves
 from metacl.metagradients import Reptile, Reverse, adapt, plain_gradient
-from metacl.objectives import ANML, OML, LaMAML, Sequence
+from metacl.objectives import ANML, OML, LaMAML, SequenceMAML
 from metacl.tasks import TaskAddress
 from metacl.testing.tiny import TinyLearner, spread
 from tests.metagradients.problems import relative_error
@@ -47,7 +47,7 @@ def test_select_takes_examples_out_of_their_groups():
 
 
 def test_one_pass_is_online_gradient_descent(learner, task):
-    objective = Sequence()
+    objective = SequenceMAML()
     meta = meta_of(objective, learner)
     theta = {name: tensor.detach().clone() for name, tensor in meta.items()}
     for place in range(6):
@@ -64,7 +64,7 @@ def test_one_pass_is_online_gradient_descent(learner, task):
 def test_replay_draws_earlier_examples_from_the_address(learner, task):
     asked = []
 
-    class Watching(Sequence):
+    class Watching(SequenceMAML):
         def loss(self, learner, params, batch):
             asked.append([int(row) for row in (batch.input[:, None] == task.support.input).all(-1).float().argmax(-1)])
             return super().loss(learner, params, batch)
@@ -90,7 +90,7 @@ def test_replay_draws_earlier_examples_from_the_address(learner, task):
 
 
 def test_mer_moves_towards_the_end_of_the_replayed_sequence(learner, task):
-    objective = Sequence(replay=3)
+    objective = SequenceMAML(replay=3)
     meta = meta_of(objective, learner)
     problem = objective.problem(learner, meta, task, LOOP)
     end = adapt(problem, plain_gradient(problem), problem.start(meta)).theta

@@ -9,7 +9,7 @@ from metacl.adaptation import InnerLoop, StepSizes
 from metacl.learners import FeatureLearner
 from metacl.learners.base import Task, as_leaves
 from metacl.metagradients import Reverse, adapt, plain_gradient
-from metacl.objectives import OBJECTIVES, Sequence
+from metacl.objectives import OBJECTIVES, SequenceMAML
 from metacl.tasks import TaskAddress
 
 OWN = {"cavia": {"size": 3, "into": ["*"]}, "adversarial": {"of": "maml"}, "policy_gradient": {"samples": 64}}
@@ -46,7 +46,7 @@ def test_adapted_accuracy_rises(name):
     objective, learner = OBJECTIVES.build({"name": name, **OWN.get(name, {})}), Blobs()
     rate = RATES.get(name, 0.3)
     sizes = StepSizes(value=rate, head=rate, learn="none")
-    loop = InnerLoop(steps=6 if isinstance(objective, Sequence) else 3, step_size=sizes)  # six are one pass
+    loop = InnerLoop(steps=6 if isinstance(objective, SequenceMAML) else 3, step_size=sizes)  # six are one pass
     meta = as_leaves(objective.meta_parameters(learner, loop, 3))
     optimizer = torch.optim.Adam(meta.values(), lr=0.05)
 
