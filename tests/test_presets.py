@@ -2,8 +2,12 @@
 
 import pytest
 
+from metacl.adaptation import PRECONDITIONERS
+from metacl.cli import main
 from metacl.config import config_to_yaml, load_config
 from metacl.errors import ConfigError
+from metacl.metagradients import ESTIMATORS
+from metacl.objectives import OBJECTIVES, REWARDS
 from metacl.presets import CHOICES, preset, preset_names, preset_summary, with_preset
 from metacl.testing import check_estimator, check_objective
 from tests.helpers import tiny_config
@@ -49,8 +53,20 @@ def test_in_a_config_and_back(tmp_path):
     assert load_config(path) == config
 
 
-def test_misspelt(tmp_path):
+@pytest.mark.parametrize(
+    ("given", "said"), [("fomalm", r"'fomalm'\. Did you mean 'fomaml'\?"), ("[maml]", "unknown preset"), ("3", "Known: ")]
+)
+def test_misspelt(tmp_path, given, said):
     path = tmp_path / "run.yaml"
-    path.write_text("name: x\nlearner: mlp\ndata: sinusoid\npreset: fomalm\n")
-    with pytest.raises(ConfigError, match=r"run\.yaml: preset: unknown preset 'fomalm'\. Did you mean 'fomaml'\?"):
+    path.write_text(f"name: x\nlearner: mlp\ndata: sinusoid\npreset: {given}\n")
+    with pytest.raises(ConfigError, match=rf"run\.yaml: preset: .*{said}"):
         load_config(path)
+
+
+def test_list_shows_presets_and_everything_else(capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main(["list"])
+    assert exit_.value.code == 0
+    said = capsys.readouterr().out
+    names = [*preset_names(), *OBJECTIVES.names(), *REWARDS.names(), *PRECONDITIONERS.names(), *ESTIMATORS.names()]
+    assert [name for name in names if name not in said] == []

@@ -39,7 +39,7 @@ def preset(name: str) -> dict[str, Any]:
 def with_preset(tree: dict[str, Any]) -> dict[str, Any]:
     """`tree` with its preset, if it names one, laid under it. Sections of another name replace the preset's whole."""
     name = tree.get("preset")
-    return tree if name is None else _laid_over(preset(name), tree)
+    return tree if name is None else _laid_over(preset(str(name)), tree)
 
 
 def _laid_over(below: Any, above: Any) -> Any:
