@@ -54,7 +54,8 @@ def test_in_a_config_and_back(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("given", "said"), [("fomalm", r"'fomalm'\. Did you mean 'fomaml'\?"), ("[maml]", "unknown preset"), ("3", "Known: ")]
+    ("given", "said"),
+    [("fomalm", r"'fomalm'\. Did you mean 'fomaml'\?"), ("[maml]", "unknown preset"), ("3", "Known: ")],
 )
 def test_misspelt(tmp_path, given, said):
     path = tmp_path / "run.yaml"
