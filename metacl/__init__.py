@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; at run time `__getattr_
     from metacl.config import load_config as load_config
     from metacl.initialization import load_adapted as load_adapted
     from metacl.initialization import load_initialization as load_initialization
+    from metacl.initialization import read_initialization as read_initialization
 
 __version__ = "0.1.0"
 
@@ -31,6 +32,7 @@ _PUBLIC = {
     "evaluate": "metacl.api",
     "load_initialization": "metacl.initialization",
     "load_adapted": "metacl.initialization",
+    "read_initialization": "metacl.initialization",
 }
 __all__ = ["__version__", *_PUBLIC]
 

@@ -200,7 +200,7 @@ def _measure(
     rows = run_evaluation(
         executor,
         FlatLayout.of(meta).flatten(meta),
-        default_methods(evaluation.steps),
+        default_methods(evaluation.steps, config.learner.has_features),
         evaluation,
         progress.evaluation_progress,
     )

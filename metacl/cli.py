@@ -88,6 +88,8 @@ def train(
     out.print(f"\ninitialization  {run.initialization}\nrun folder      {run.folder}", soft_wrap=True)
     if run.results is not None:
         out.print(f"report          {run.folder / 'report.html'}", soft_wrap=True)
+    if resolved.learner.takes != "text":
+        return
     out.print("\n[bold]Try next[/]", soft_wrap=True)
     for command in _next_commands(run.folder):
         out.print(f"  {command}", soft_wrap=True, highlight=False)
@@ -277,15 +279,39 @@ def doctor() -> None:
 
 @app.command(name="list", epilog=EXIT_CODES)
 def list_components() -> None:
-    """List what a config can choose by name: objectives, estimators, optimizers, aggregators, task sources."""
-    from metacl.adaptation import INNER_OPTIMIZERS
+    """List what a config can choose by name: presets, objectives, estimators, optimizers, task sources, learners."""
+    from metacl.adaptation import INNER_OPTIMIZERS, PRECONDITIONERS
     from metacl.config import AGGREGATORS, ESTIMATORS, LEARNERS, OBJECTIVES, TASK_SOURCES
+    from metacl.objectives import REWARDS
+    from metacl.presets import preset_names, preset_summary
 
-    for registry in (OBJECTIVES, ESTIMATORS, INNER_OPTIMIZERS, AGGREGATORS, TASK_SOURCES, LEARNERS):
+    presets = Table("name", "what it is", title="presets (preset)", title_justify="left", box=None)
+    for name in preset_names():
+        presets.add_row(name, escape(preset_summary(name)))
+    out.print(presets, "")
+    kinds = (OBJECTIVES, REWARDS, ESTIMATORS, INNER_OPTIMIZERS, PRECONDITIONERS, AGGREGATORS, TASK_SOURCES, LEARNERS)
+    for registry in kinds:
         table = Table("name", "what it is", title=f"{registry.kind}s ({registry.key})", title_justify="left", box=None)
         for name in registry.names():
             table.add_row(name, escape(registry.summary(name)))
         out.print(table, "")
+
+
+new = typer.Typer(name="new", help="Write a starting file for an extension of your own.", no_args_is_help=True)
+app.add_typer(new)
+
+
+@new.command(name="objective", epilog=EXIT_CODES)
+def new_objective(
+    name: Annotated[str, typer.Argument(help="As a config will choose it, for example my_objective.")],
+) -> None:
+    """Write NAME.py, a meta-objective to start from, and test_NAME.py into the current folder; both work as written."""
+    from metacl.scaffold import new_objective as write
+
+    for path in write(name, Path()):
+        out.print(f"wrote {path}", soft_wrap=True)
+    out.print(f"in a config: plugins: [{name}] and objective: {name}", soft_wrap=True, highlight=False, markup=False)
+    out.print(f"check it: python -m pytest test_{name}.py", soft_wrap=True, highlight=False)
 
 
 def _data_section(data: str, text_column: str, label_column: str) -> dict[str, object]:

@@ -6,9 +6,6 @@ loads is one whose every key is known and whose parts fit together.
 
 from __future__ import annotations
 
-import importlib
-import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -30,22 +27,10 @@ from metacl.errors import ConfigError
 from metacl.learners import LEARNERS, LearnerConfig
 from metacl.metagradients import ESTIMATORS, MetaGradient
 from metacl.objectives import OBJECTIVES, MetaObjective
+from metacl.plugins import import_plugins
+from metacl.presets import with_preset
 from metacl.registry import Component, chosen_from, explain, nearest
 from metacl.tasks import TASK_SOURCES, EpisodeShape, TaskSource
-
-
-def _import_all(names: Any) -> Any:
-    """Import each named module, from the current folder too, so that what it registers can be chosen."""
-    for name in names if isinstance(names, (list, tuple)) else ():
-        if os.getcwd() not in sys.path:
-            sys.path.append(os.getcwd())
-        try:
-            importlib.import_module(str(name))
-        except ImportError as error:
-            raise ConfigError(
-                f"plugins: {name!r} cannot be imported ({error}). Looked in sys.path and {os.getcwd()}."
-            ) from None
-    return names
 
 
 class OuterLoop(Component):
@@ -119,13 +104,15 @@ class Evaluation(Component):
 class RunConfig(Component):
     """Everything a run depends on. `output` defaults to ``runs/<name>``.
 
+    preset : a published algorithm (``metacl list``); what it chooses lies under the sections given here.
     plugins : modules of your own that register objectives, estimators, …; imported in every worker, too.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     output: Path | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    plugins: Annotated[tuple[str, ...], BeforeValidator(_import_all)] = ()
+    plugins: Annotated[tuple[str, ...], BeforeValidator(import_plugins)] = ()
+    preset: str | None = None
     learner: Annotated[LearnerConfig, chosen_from(LEARNERS)]
     data: Annotated[TaskSource, chosen_from(TASK_SOURCES)]
     episodes: EpisodeShape = EpisodeShape()
@@ -137,12 +124,32 @@ class RunConfig(Component):
     checkpoints: Checkpoints = Checkpoints()
     evaluation: Evaluation | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _preset_lies_below(cls, tree: Any) -> Any:
+        return with_preset(tree) if isinstance(tree, dict) else tree
+
     @model_validator(mode="after")
     def _fits_together(self) -> RunConfig:
+        if self.data.gives != self.learner.takes:
+            raise ValueError(
+                f"learner: {self.learner.registered_name or type(self.learner).__name__} takes {self.learner.takes}, "
+                f"but data {self.data.registered_name!r} gives {self.data.gives}. {_partner(self.learner.takes)}"
+            )
+        if self.evaluation and not self.data.classes:
+            raise ValueError(
+                f"evaluation: it counts right answers, and data {self.data.registered_name!r} has no classes. "
+                f"Set evaluation=null; metacl.read_initialization gives what was learned"
+            )
         if self.evaluation and self.objective.fixed_ways and self.evaluation.shape.ways != self.episodes.ways:
             raise ValueError(
                 f"evaluation.shape.ways: {self.evaluation.shape.ways}, but {self.objective.registered_name} learns a "
                 f"head for episodes.ways = {self.episodes.ways}. Make them equal, or set objective=proto_maml"
+            )
+        if self.objective.asks_along and not self.estimator.sees_path:
+            raise ValueError(
+                f"estimator {self.estimator.registered_name!r} does not see what objective "
+                f"{self.objective.registered_name!r} asks on the way. Set estimator=reverse or estimator=first_order"
             )
         if self.workers.gpus_per_group > 1:
             raise ValueError("workers.gpus_per_group: a group is one rank and uses one GPU; set it to 0 or 1")
@@ -214,6 +221,12 @@ def config_from_dict(tree: dict[str, Any], origin: str = "config") -> RunConfig:
 def config_to_yaml(config: RunConfig) -> str:
     """The resolved config as YAML that loads to an equal one."""
     return yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True)
+
+
+def _partner(kind: str) -> str:
+    """The half sentence that names the task sources of a kind."""
+    fitting = [name for name in TASK_SOURCES.names() if TASK_SOURCES.get(name).gives == kind]
+    return f"Set data.name to one of: {', '.join(fitting)}"
 
 
 def _estimator_for(stage: int, double_backward: bool) -> str:

@@ -139,7 +139,7 @@ BAD = {
         ["learner.adapter.rnk: unknown key", "'rank'"],
     ),
     "unknown component": ("objective: mamll", ["objective.name: unknown meta-objective 'mamll'", "'maml'"]),
-    "component without a name": ("objective: {}", ["objective.name: missing", "Known: anil, maml, proto_maml"]),
+    "component without a name": ("objective: {}", ["objective.name: missing", "Known: adversarial, anil, "]),
     "inner optimizer without a name": (
         "inner: {optimizer: {momentum: 0.9}}",
         ["inner.optimizer.name: missing", "Known: adam, adamw, sgd"],

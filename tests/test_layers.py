@@ -11,6 +11,7 @@ PACKAGE = ROOT / "metacl"
 ORDER = [
     "errors",
     "registry",
+    "plugins",
     "tasks",
     "learners",
     "adaptation",
@@ -18,6 +19,7 @@ ORDER = [
     "objectives",
     "testing",
     "aggregation",
+    "presets",
     "config",
     "initialization",
     "coordination",
@@ -26,6 +28,7 @@ ORDER = [
     "api",
     "plan",
     "doctor",
+    "scaffold",
     "cli",
 ]
 """Every top-level part imports only itself and those before it."""

@@ -2,5 +2,18 @@
 
 from metacl.adaptation.inner_loop import InnerLoop, StepSizes
 from metacl.adaptation.optimizers import INNER_OPTIMIZERS, SGD, Adam, AdamW, InnerOptimizer, State
+from metacl.adaptation.preconditioners import PRECONDITIONERS, MetaCurvature, Preconditioner
 
-__all__ = ["INNER_OPTIMIZERS", "SGD", "Adam", "AdamW", "InnerLoop", "InnerOptimizer", "State", "StepSizes"]
+__all__ = [
+    "INNER_OPTIMIZERS",
+    "PRECONDITIONERS",
+    "SGD",
+    "Adam",
+    "AdamW",
+    "InnerLoop",
+    "InnerOptimizer",
+    "MetaCurvature",
+    "Preconditioner",
+    "State",
+    "StepSizes",
+]

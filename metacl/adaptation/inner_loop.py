@@ -16,6 +16,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat
 from torch import Tensor
 
 from metacl.adaptation.optimizers import INNER_OPTIMIZERS, InnerOptimizer
+from metacl.adaptation.preconditioners import PRECONDITIONERS, Preconditioner
 from metacl.errors import ConfigError
 from metacl.learners.base import HEAD, STEP_SIZE, Params
 from metacl.registry import Component, chosen_from
@@ -98,12 +99,23 @@ class InnerLoop(Component):
 
     proximal : λ of a term λ/2 ‖θ − θ_0‖² that is descended with the support loss and keeps θ near its start
     (Rajeswaran et al. 2019, eq. 3; the reported losses are without it); 0 for none.
+    precondition : a learned transformation of the gradient ("meta_curvature"); null for none.
     """
 
     steps: NonNegativeInt = 5
     proximal: NonNegativeFloat = 0.0
     optimizer: Annotated[InnerOptimizer, chosen_from(INNER_OPTIMIZERS)] = INNER_OPTIMIZERS.build({"name": "sgd"})
     step_size: StepSizes = StepSizes()
+    precondition: Annotated[Preconditioner | None, chosen_from(PRECONDITIONERS)] = None
+
+    def initial(self, shapes: Mapping[str, torch.Size | None]) -> Params:
+        """The meta-parameters of adapting itself, for adapted tensors of these shapes; see `StepSizes.initial`."""
+        learned = {} if self.precondition is None else self.precondition.initial(shapes)
+        return {**self.step_size.initial(shapes, self.steps), **learned}
+
+    def preconditioned(self, meta: Params, grads: Params) -> Params:
+        """The gradients as the optimizer gets them."""
+        return grads if self.precondition is None else self.precondition.apply(meta, grads)
 
     def rates(self, meta: Params, names: list[str], step: int) -> Params:
         """Step size per tensor name at step `step`."""

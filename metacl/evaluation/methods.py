@@ -102,17 +102,18 @@ class InnerSteps:
             if step in self.steps:
                 seconds = time.perf_counter() - started - asking
                 with torch.no_grad():
-                    scores = worker.learner.outputs({**params, **state.theta}, task.query)
+                    bound = config.objective.bind(state.theta, params)
+                    scores = config.objective.outputs(worker.learner, bound, task.query)
                 asking += time.perf_counter() - started - asking - seconds
                 yield Answer(Row(self.name, step), scores, seconds)
 
 
-def default_methods(steps: Sequence[int]) -> list[Method]:
-    """What a meta-learned initialization has to beat, and itself."""
+def default_methods(steps: Sequence[int], features: bool = True) -> list[Method]:
+    """What a meta-learned initialization has to beat, and itself. Prototypes need a learner with `features`."""
     steps = tuple(steps)
     trained = tuple(step for step in steps if step > 0)
     return [
-        FrozenPrototypes(),
+        *([FrozenPrototypes()] if features else []),
         *([InnerSteps(PRETRAINED, True, trained)] if trained else []),
         InnerSteps(META_LEARNED, False, steps),
     ]

@@ -16,13 +16,13 @@ from metacl.initialization.folder import (
     FORMAT,
     StoredInitialization,
     check_free,
-    load_family,
+    load_params,
     read_about,
     read_initialization,
-    save_adapter,
+    save_params,
     written_whole,
 )
-from metacl.learners.base import ADAPTER, HEAD, Learner, Params, Task
+from metacl.learners.base import Learner, Params, Task
 from metacl.metagradients import InnerLoopDiverged, plain_gradient
 from metacl.metagradients import adapt as walk
 
@@ -91,7 +91,7 @@ class Initialization:
         for name, tensor in end.theta.items():
             if not bool(torch.isfinite(tensor).all()):
                 raise TrainingError(f"{name} is not finite after {steps} inner steps. Take fewer steps.")
-        params = {**{name: t for name, t in self.meta.items() if name.startswith((ADAPTER, HEAD))}, **end.theta}
+        params = self.config.objective.bind(end.theta, self.meta)
         return AdaptedClassifier(self.config, self.learner, params, names, end.losses)
 
 
@@ -122,7 +122,8 @@ class AdaptedClassifier:
         for first in range(0, len(texts), PREDICT_BATCH):
             batch = list(texts[first : first + PREDICT_BATCH])
             with torch.no_grad():
-                probabilities = self.learner.outputs(self.params, self.learner.encode(batch, None)).softmax(-1)
+                encoded = self.learner.encode(batch, None)
+                probabilities = self.config.objective.outputs(self.learner, self.params, encoded).softmax(-1)
             for row in probabilities.tolist():
                 by_label = dict(zip(self.labels, row, strict=True))
                 predictions.append(Prediction(max(by_label, key=by_label.__getitem__), by_label))
@@ -131,7 +132,7 @@ class AdaptedClassifier:
     def save(self, path: str | Path) -> None:
         """Write a folder that `load_adapted` reads (and PEFT, for the adapter). Raises `ConfigError` if it is taken."""
         with written_whole(Path(path), *ADAPTED) as aside:
-            save_adapter(self.params, self.learner, aside)
+            save_params(self.params, self.learner, aside)
             about = {
                 "format": FORMAT,
                 "labels": self.labels,
@@ -155,10 +156,7 @@ def load_adapted(path: str | Path) -> AdaptedClassifier:
     mark, what = ADAPTED
     about = read_about(path / mark, f"{what} (made by: metacl adapt)", ("config", "labels", "support_losses"))
     config = config_from_dict(about["config"], origin=str(path / mark))
-    params = {
-        **load_family(ADAPTER, path / "adapter_model.safetensors"),
-        **load_family(HEAD, path / "head.safetensors"),
-    }
+    params = load_params(path, adapter=True)
     learner = config.learner.build(config.seed)
     missing = sorted({*learner.initial, "head.weight", "head.bias"} - set(params))
     if missing:

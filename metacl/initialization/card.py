@@ -12,24 +12,25 @@ from metacl.config import RunConfig
 def model_card(config: RunConfig, results: dict[str, Any] | None) -> str:
     """Markdown with the front matter the hub reads. `results` is results.json's content, or None before evaluation."""
     learner = config.learner.to_dict()
-    front = {
-        "library_name": "peft",
-        "base_model": learner.get("model"),
-        "tags": ["metacl", "meta-learning", "few-shot"],
-    }
+    front: dict[str, Any] = {"tags": ["metacl", "meta-learning", "few-shot"]}
+    if config.learner.takes == "text":
+        front = {"library_name": "peft", "base_model": learner.get("model"), **front}
+        model = f"base model: {learner.get('model')} (frozen)"
+        about = _ADAPTER.format(steps=config.inner.steps)
+    else:
+        model = f"network: {config.learner.registered_name}, trained from {config.learner.source()}"
+        about = _NETWORK
     return f"""---
 {yaml.safe_dump(front, sort_keys=False).strip()}
 ---
 
 # {config.name}: a meta-learned initialization
 
-A PEFT adapter from which a few gradient steps on a handful of examples adapt the base model to classes it has
-never seen. Load it with `peft.PeftModel.from_pretrained(base, folder)`, or adapt with
-`metacl.load_initialization(folder).adapt(texts, labels, steps={config.inner.steps}).predict(texts)`.
+{about}
 
 ## Training
 
-- base model: {learner.get("model")} (frozen)
+- {model}
 - data: {config.data.open().describe()}
 - episodes: {config.episodes.ways}-way {config.episodes.shots}-shot, {config.episodes.queries} queries a class
 - objective: {config.objective.registered_name}; inner loop: {config.inner.steps} steps of
@@ -42,10 +43,18 @@ never seen. Load it with `peft.PeftModel.from_pretrained(base, folder)`, or adap
 
 ## Licence and limits
 
-The adapter's weights may be used under the licence of the base model and of the training data
-(bundled data sets: CC-BY-4.0 for BANKING77 and HWU64, CC-BY-3.0 for OOS/CLINC150). The figures hold for the
-protocol stated above, and say nothing about other data, languages or class counts.
+The weights may be used under the licence of the base model, if there is one, and of the training data
+(bundled data sets: CC-BY-4.0 for BANKING77 and HWU64, CC-BY-3.0 for OOS/CLINC150, MIT for Omniglot). The figures
+hold for the protocol stated above, and say nothing about other data, languages or class counts.
 """
+
+
+_ADAPTER = """A PEFT adapter from which a few gradient steps on a handful of examples adapt the base model to classes it
+has never seen. Load it with `peft.PeftModel.from_pretrained(base, folder)`, or adapt with
+`metacl.load_initialization(folder).adapt(texts, labels, steps={steps}).predict(texts)`."""
+
+_NETWORK = """Weights from which a few gradient steps on a handful of examples adapt the network to a task it has never
+seen: learned.safetensors, and head.safetensors if there is a head. `metacl.read_initialization(folder)` reads them."""
 
 
 def _table(results: dict[str, Any]) -> str:

@@ -2,7 +2,8 @@
 
 ``adapter_model.safetensors`` + ``adapter_config.json`` load with `peft.PeftModel.from_pretrained` where metacl
 is not installed. ``adaptation.json`` says how to adapt: the run's config and the learned step sizes.
-``head.safetensors`` is there if the objective learned a head.
+``head.safetensors`` is there if the objective learned a head, ``learned.safetensors`` if there is more: the weights of
+a module of one's own, or what an objective learns beside the model. An `nn.Module` learner has no adapter at all.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def write_initialization(
         if not bool(torch.isfinite(tensor).all()):
             raise TrainingError(f"{name} is not finite; refusing to export it.")
     with written_whole(path, "adaptation.json", "an initialization") as aside:
-        save_adapter(meta, learner, aside)
+        save_params(meta, learner, aside)
         adaptation = {
             "format": FORMAT,
             "metacl": metacl.__version__,
@@ -71,18 +72,28 @@ def read_initialization(path: Path) -> StoredInitialization:
         path / "adaptation.json", "an initialization made by metacl", ("config", "step_sizes", "trained_steps")
     )
     config = config_from_dict(adaptation["config"], origin=str(path / "adaptation.json"))
-    meta = load_family(ADAPTER, path / "adapter_model.safetensors")
-    if (path / "head.safetensors").exists():
-        meta.update(load_family(HEAD, path / "head.safetensors"))
+    meta = load_params(path, adapter=config.learner.takes == "text")
     meta.update({STEP_SIZE + name: torch.tensor(value) for name, value in adaptation["step_sizes"].items()})
     return StoredInitialization(config, {name: meta[name] for name in sorted(meta)}, int(adaptation["trained_steps"]))
 
 
-def save_adapter(params: Params, learner: Learner, folder: Path) -> None:
-    """The adapter as PEFT stores it, and the head if there is one."""
+def save_params(params: Params, learner: Learner, folder: Path) -> None:
+    """The adapter as PEFT stores it if there is one, the head if there is one, and all the rest but step sizes."""
     save_family(params, ADAPTER, folder / "adapter_model.safetensors")
     save_family(params, HEAD, folder / "head.safetensors")
-    (folder / "adapter_config.json").write_text(json.dumps(learner.peft_config(), indent=2, sort_keys=True) + "\n")
+    rest = {name: tensor for name, tensor in params.items() if not name.startswith((ADAPTER, HEAD, STEP_SIZE))}
+    save_family(rest, "", folder / "learned.safetensors")
+    if any(name.startswith(ADAPTER) for name in params):
+        (folder / "adapter_config.json").write_text(json.dumps(learner.peft_config(), indent=2, sort_keys=True) + "\n")
+
+
+def load_params(folder: Path, adapter: bool) -> Params:
+    """What `save_params` wrote, full names. `adapter`: there must be one. Raises `DataError`."""
+    params = load_family(ADAPTER, folder / "adapter_model.safetensors") if adapter else {}
+    for family, file in ((HEAD, "head.safetensors"), ("", "learned.safetensors")):
+        if (folder / file).exists():
+            params.update(load_family(family, folder / file))
+    return params
 
 
 def save_family(params: Params, family: str, path: Path) -> None:

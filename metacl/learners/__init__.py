@@ -10,15 +10,20 @@ if not torch.cuda.is_available():
 
 from metacl.learners.base import LEARNERS, Batch, Learner, LearnerConfig, Params, Task
 from metacl.learners.module import ModuleLearner
+from metacl.learners.networks import FeatureLearner, ModuleConfig
+from metacl.learners.samples import Samples
 from metacl.learners.text_classifier import TextClassifier, TextClassifierConfig
 
 __all__ = [
     "LEARNERS",
     "Batch",
+    "FeatureLearner",
     "Learner",
     "LearnerConfig",
+    "ModuleConfig",
     "ModuleLearner",
     "Params",
+    "Samples",
     "Task",
     "TextClassifier",
     "TextClassifierConfig",

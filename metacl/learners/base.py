@@ -10,14 +10,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from metacl.errors import ConfigError
+from metacl.learners.samples import Samples, choose
 from metacl.registry import Component, Registry
-from metacl.tasks.episode import Episode
+from metacl.tasks.episode import ArrayEpisode, Episode, TaskAddress
 
 Params = dict[str, Tensor]
 """Named tensors. Names are dotted and start with their family (`ModuleLearner`'s own with ``module.``)."""
@@ -76,6 +77,33 @@ class Batch:
         ]
         return Batch(groups, next(rest), None if self.targets is None else next(rest))
 
+    def __len__(self) -> int:
+        """B."""
+        return len(self.order)
+
+    def select(self, places: Sequence[int]) -> Batch:
+        """The examples at `places`, in that order."""
+        groups, order, first = [], torch.empty(len(places), dtype=torch.long), 0
+        filled = 0
+        stands = self.order.tolist()
+        for group in self.groups:
+            size = len(next(iter(group.inputs.values()))) if group.pool is None else len(group.pool)
+            chosen = [(to, stands[place] - first) for to, place in enumerate(places)]
+            here = [(to, row) for to, row in chosen if 0 <= row < size]
+            first += size
+            if not here:
+                continue
+            rows = torch.tensor([row for _, row in here], device=self.order.device)
+            if group.pool is not None:  # several examples share a row: all rows stay
+                groups.append(Group(group.inputs, group.prefix, group.pool[rows]))
+            else:
+                prefix = None if group.prefix is None else group.prefix[rows]
+                groups.append(Group({name: tensor[rows] for name, tensor in group.inputs.items()}, prefix))
+            for to, _ in here:
+                order[to], filled = filled, filled + 1
+        targets = None if self.targets is None else self.targets[torch.tensor(places, device=self.targets.device)]
+        return Batch(groups, order.to(self.order.device), targets)
+
     def structure(self) -> Hashable:
         """What two batches must share for `with_tensors` to fit both."""
         groups = tuple((*group.inputs, group.prefix is None, group.pool is None) for group in self.groups)
@@ -95,6 +123,8 @@ class Task:
     ways: int
     support: Batch
     query: Batch
+    address: TaskAddress | None = None
+    """Where the episode came from, for what is annealed or drawn at random; None for one made by hand."""
 
     def tensors(self) -> tuple[Tensor, ...]:
         """Every tensor of the task, the support's first."""
@@ -156,16 +186,40 @@ class Learner(ABC):
             f"objective: it asks for feature vectors, and a {type(self).__name__} has none. Set objective=maml."
         )
 
+    def scores(self, params: Params, features: Tensor) -> Tensor:
+        """Class scores (B, N) of feature vectors (B, D): `outputs` is this of `features`. Raises as `features` does."""
+        raise ConfigError(
+            f"objective: it changes feature vectors, and a {type(self).__name__} has none. Set objective=maml."
+        )
+
+    def self_supervised_loss(self, params: Params, batch: Batch) -> Tensor:
+        """Mean loss of a task that the inputs pose themselves; targets are not read. Raises `ConfigError` if none."""
+        raise ConfigError(
+            f"objective.by: a {type(self).__name__} has no self-supervised loss of its own. Set objective.by=entropy."
+        )
+
+    def sample(self, params: Params, batch: Batch, count: int, seed: int) -> Samples:
+        """`count` answers to each input, by the arguments alone. Default: one of the classes, by `outputs`."""
+        actions = choose(self.outputs(params, batch), count, seed).unsqueeze(-1)
+        return Samples(actions, torch.ones_like(actions))
+
+    def log_probabilities(self, params: Params, batch: Batch, samples: Samples) -> Tensor:
+        """Of every action given the input and the actions before it, (B, G, L), differentiable in `params`."""
+        return self.outputs(params, batch).log_softmax(-1).gather(-1, samples.actions.squeeze(-1)).unsqueeze(-1)
+
     def peft_config(self) -> dict[str, Any]:
         """What `peft` wants in adapter_config.json to load the adapter. Raises `ConfigError` if there is none."""
         raise ConfigError(f"learner: a {type(self).__name__} has no PEFT adapter to be stored as an initialization.")
 
-    def prepare(self, episode: Episode) -> Task:
+    def prepare(self, episode: Episode | ArrayEpisode) -> Task:
         """Encode an episode's support and query."""
+        if isinstance(episode, ArrayEpisode):
+            return Task(episode.ways, self.encode(*episode.support), self.encode(*episode.query), episode.address)
         return Task(
             ways=len(episode.class_names),
             support=self.encode(episode.support_texts, episode.support_labels),
             query=self.encode(episode.query_texts, episode.query_labels),
+            address=episode.address,
         )
 
 
@@ -177,6 +231,11 @@ EngineWrapper = Callable[[nn.Module, list[nn.Parameter]], nn.Module]
 
 class LearnerConfig(Component):
     """How a learner is made, as a config names it."""
+
+    takes: ClassVar[Literal["text", "arrays"]] = "text"
+    """What its episodes must be made of."""
+    has_features: ClassVar[bool] = True
+    """Whether the learner gives feature vectors."""
 
     def build(self, seed: int, device: torch.device = CPU, engine: EngineWrapper | None = None) -> Learner:
         """Load the model and attach what adapts. `seed` fixes every random initial value."""

@@ -25,6 +25,7 @@ from metacl.learners.adapter import AdaptedModel, AdapterConfig
 from metacl.learners.base import CPU, LEARNERS, Batch, EngineWrapper, Group, Learner, LearnerConfig, Params
 from metacl.learners.frozen_prefix import FrozenPrefix
 from metacl.learners.length_groups import length_groups
+from metacl.learners.masking import masked_places
 from metacl.learners.packing import pack
 from metacl.learners.precision import linears_to_bfloat16
 from metacl.learners.pretrained import find_pretrained
@@ -181,9 +182,41 @@ class TextClassifier(Learner):
 
     def outputs(self, params: Params, batch: Batch) -> Tensor:
         """logit_scale · (features · Wᵀ + b), (B, N), with W = head.weight (N, D) and b = head.bias (N,)."""
-        return self.config.logit_scale * F.linear(
-            self.features(params, batch), params["head.weight"], params["head.bias"]
-        )
+        return self.scores(params, self.features(params, batch))
+
+    def scores(self, params: Params, features: Tensor) -> Tensor:
+        """The head of `outputs` alone."""
+        return self.config.logit_scale * F.linear(features, params["head.weight"], params["head.bias"])
+
+    def self_supervised_loss(self, params: Params, batch: Batch) -> Tensor:
+        """Mean cross-entropy of masked tokens (Devlin et al. 2019, sec. 3.1, without its random replacements).
+
+        A sentence encoder has no head for it: scores are products with the frozen word embeddings. All layers run, for
+        masked texts are not those whose lower layers were computed once. Raises `ConfigError` without a mask token.
+        """
+        mask_id = self.tokenizer.mask_token_id
+        if mask_id is None:
+            raise ConfigError(
+                f"objective.by: {self.config.model} has no mask token, so it cannot adapt by masked tokens. "
+                f"Set objective.by=entropy."
+            )
+        if self.config.padding == "packed":
+            raise ConfigError(
+                "objective.by: masked tokens are chosen text by text, and learner.padding=packed lays several into a "
+                "row. Set learner.padding=groups, or objective.by=entropy."
+            )
+        bound = self.adapted.bind(params)
+        embeddings = self.adapted.model.get_input_embeddings().weight
+        scores, tokens = [], []
+        for group in batch.groups:
+            ids = group.inputs["input_ids"]
+            masked = masked_places(ids, group.inputs["attention_mask"], self.tokenizer.all_special_ids)
+            inputs = {**group.inputs, "input_ids": ids.masked_fill(masked, mask_id)}
+            with self._forward:
+                hidden = functional_call(self.module, bound, (), inputs).last_hidden_state
+            scores.append(hidden[masked] @ embeddings.T)
+            tokens.append(ids[masked])
+        return F.cross_entropy(torch.cat(scores), torch.cat(tokens))
 
     def loss(self, params: Params, batch: Batch) -> Tensor:
         """Mean cross-entropy."""

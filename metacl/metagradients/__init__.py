@@ -1,5 +1,6 @@
 """Estimators of the meta-gradient, one a file. Importing this registers them."""
 
+from metacl.metagradients.annealed_order import AnnealedOrder
 from metacl.metagradients.base import (
     ESTIMATORS,
     InnerLoopDiverged,
@@ -16,10 +17,14 @@ from metacl.metagradients.implicit import Implicit
 from metacl.metagradients.kinks import kinks
 from metacl.metagradients.reptile import Reptile
 from metacl.metagradients.reverse import Reverse
+from metacl.metagradients.sama import SAMA
+from metacl.metagradients.sharpness_aware import SharpnessAware
 from metacl.metagradients.unrolled import Unrolled
 
 __all__ = [
     "ESTIMATORS",
+    "SAMA",
+    "AnnealedOrder",
     "FiniteDifference",
     "FirstOrder",
     "Implicit",
@@ -29,6 +34,7 @@ __all__ = [
     "MetaGradientResult",
     "Reptile",
     "Reverse",
+    "SharpnessAware",
     "Unrolled",
     "adapt",
     "kinks",

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from metacl.adaptation import InnerLoop, State
 from metacl.learners.base import Learner, Params
+from metacl.metagradients.along import asked_along
 from metacl.metagradients.traced import TracedProblem
 from metacl.registry import Component, Registry
 
@@ -38,6 +39,12 @@ class InnerProblem:
         Steps, optimizer, step sizes.
     traced, data : optional
         The same functions with the task's tensors as an argument, and those tensors, for estimators that compile.
+    ascending : names of tensors of θ, optional
+        Those that climb the support loss: the adversary of a saddle-point problem.
+    along : (θ_k, φ, k) -> scalar or None, optional
+        What is asked on the way, of θ_0 … θ_{K−1}, and added to the query loss; None where nothing is.
+    outer_step : int
+        How far training is, for what is annealed.
     """
 
     meta: Params
@@ -47,11 +54,17 @@ class InnerProblem:
     loop: InnerLoop
     traced: TracedProblem | None = None
     data: tuple[Tensor, ...] = ()
+    ascending: frozenset[str] = frozenset()
+    along: Callable[[Params, Params, int], Tensor | None] | None = None
+    outer_step: int = 0
 
 
 @dataclass
 class MetaGradientResult:
-    """g for every meta-parameter (zeros where the query loss does not depend on it), and the losses on the way."""
+    """g for every meta-parameter (zeros where the query loss does not depend on it), and the losses on the way.
+
+    `query_loss` is what g is the gradient of: what was asked on the way is in it.
+    """
 
     gradient: Params
     query_loss: float
@@ -81,12 +94,15 @@ class MetaGradient(Component):
         Whether the support loss is differentiated twice by autograd (fused attention cannot be).
     sharding_stages : frozenset of int
         ZeRO stages of the frozen base that it works with.
+    sees_path : bool
+        Whether what is asked of θ_k on the way enters g. Default: yes.
     """
 
     order: ClassVar[int]
     exact: ClassVar[bool]
     needs_double_backward: ClassVar[bool]
     sharding_stages: ClassVar[frozenset[int]]
+    sees_path: ClassVar[bool] = True
 
     def estimate(self, problem: InnerProblem) -> MetaGradientResult:
         """Compute g for one task. Raises `InnerLoopDiverged`."""
@@ -129,7 +145,7 @@ def trajectory(problem: InnerProblem, gradient: InnerGradient, theta: Params) ->
 
     Raises `InnerLoopDiverged` on the first support loss that is not finite.
     """
-    start, pull = theta, problem.loop.proximal
+    start = theta
     state: State = {}
     losses: list[float] = []
     names = list(theta)
@@ -139,11 +155,19 @@ def trajectory(problem: InnerProblem, gradient: InnerGradient, theta: Params) ->
         losses.append(float(loss))
         if not math.isfinite(losses[-1]):
             raise InnerLoopDiverged(losses)
-        if pull:
-            grads = {name: grads[name] + pull * (theta[name] - start[name]) for name in names}
+        grads = direction(problem, grads, theta, start)
         rates = problem.loop.rates(problem.meta, names, step)
         theta, state = problem.loop.optimizer.update(theta, grads, state, rates, step)
         yield InnerState(theta, list(losses))
+
+
+def direction(problem: InnerProblem, grads: Params, theta: Params, start: Params) -> Params:
+    """What the inner optimizer descends, from the support gradient: signs, the proximal pull, the preconditioner."""
+    if problem.ascending:
+        grads = {name: -grad if name in problem.ascending else grad for name, grad in grads.items()}
+    if pull := problem.loop.proximal:
+        grads = {name: grad + pull * (theta[name] - start[name]) for name, grad in grads.items()}
+    return problem.loop.preconditioned(problem.meta, grads)
 
 
 def adapt(problem: InnerProblem, gradient: InnerGradient, theta: Params) -> InnerState:
@@ -168,9 +192,13 @@ def plain_gradient(problem: InnerProblem) -> InnerGradient:
 
 def through_the_walk(problem: InnerProblem, gradient: InnerGradient) -> MetaGradientResult:
     """Adapt with `gradient`, ask the query, and let autograd go back as far as `gradient` can be differentiated."""
-    end = adapt(problem, gradient, problem.start(problem.meta))
-    query_loss = problem.query_loss(end.theta, problem.meta)
-    return MetaGradientResult(gradient_of(query_loss, problem.meta), float(query_loss.detach()), end.losses)
+    asked: list[Tensor] = []
+    for step, state in enumerate(trajectory(problem, gradient, problem.start(problem.meta))):
+        if problem.along is not None and step < problem.loop.steps:
+            asked += asked_along(problem.along, state.theta, problem.meta, step)
+    asked.append(problem.query_loss(state.theta, problem.meta))
+    total = torch.stack(asked).sum() if len(asked) > 1 else asked[0]
+    return MetaGradientResult(gradient_of(total, problem.meta), float(total.detach()), state.losses)
 
 
 def gradient_of(loss: Tensor, meta: Params) -> Params:

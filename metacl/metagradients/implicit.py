@@ -45,6 +45,7 @@ class Implicit(MetaGradient):
     exact: ClassVar[bool] = False
     needs_double_backward: ClassVar[bool] = True
     sharding_stages: ClassVar[frozenset[int]] = frozenset({0, 1, 2})
+    sees_path: ClassVar[bool] = False
 
     iterations: PositiveInt = 10
     tolerance: Annotated[float, Field(ge=0.0, lt=1.0)] = 1e-6
@@ -62,6 +63,8 @@ class Implicit(MetaGradient):
     def estimate(self, problem: InnerProblem) -> MetaGradientResult:
         """See `MetaGradient.estimate`. The Hessian is that of the last inner step's support loss."""
         self.check_loop(problem.loop)
+        if problem.ascending:
+            raise ConfigError("estimator: implicit needs a minimum; this objective has a saddle. Set estimator=reverse")
         meta, strength = problem.meta, problem.loop.proximal
         start = problem.start(meta)
         with torch.no_grad():

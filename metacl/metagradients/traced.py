@@ -19,8 +19,7 @@ Data = Sequence[Tensor]
 class TracedProblem:
     """The functions of all tasks of one structure, and their compiled forms. Kept from task to task.
 
-    Each depends on its arguments (and on frozen weights) alone: not on the inner step, not on Python state. One that
-    does otherwise is None and is not compiled.
+    Each depends on its arguments (and on frozen weights) alone: not on the inner step, not on Python state.
 
     Attributes
     ----------
@@ -28,12 +27,15 @@ class TracedProblem:
         Names of the tensors of θ.
     start : (φ, data) -> θ_0
     support_loss, query_loss : (θ, φ, data) -> scalar
+    copies_start : bool
+        Whether θ_0 is tensors of φ as they are, which is not worth compiling.
     """
 
     inner: list[str]
-    start: Callable[[Params, Data], Params] | None = None
-    support_loss: Callable[[Params, Params, Data], Tensor] | None = None
-    query_loss: Callable[[Params, Params, Data], Tensor] | None = None
+    start: Callable[[Params, Data], Params]
+    support_loss: Callable[[Params, Params, Data], Tensor]
+    query_loss: Callable[[Params, Params, Data], Tensor]
+    copies_start: bool = False
     _compiled: dict[Hashable, CompiledFunction] = field(default_factory=dict)
 
     @property
@@ -42,25 +44,21 @@ class TracedProblem:
         return sum(function.compile_seconds for function in self._compiled.values())
 
     def compiled_start(self, phi: list[str]) -> CompiledFunction | None:
-        """(φ…) -> (θ_0…), in the order of `inner`."""
-        start = self.start
-        if start is None:
+        """(φ…) -> (θ_0…), in the order of `inner`; None where it only copies."""
+        if self.copies_start:
             return None
 
         def function(tensors: Sequence[Tensor], data: Data) -> tuple[Tensor, ...]:
-            theta = start(dict(zip(phi, tensors, strict=True)), data)
+            theta = self.start(dict(zip(phi, tensors, strict=True)), data)
             return tuple(theta[name] for name in self.inner)
 
         return self._function(("the start", *phi), function)
 
-    def compiled_gradient(self, phi: list[str], wanted: int) -> CompiledFunction | None:
+    def compiled_gradient(self, phi: list[str], wanted: int) -> CompiledFunction:
         """(θ…, φ…) -> (L_S, its gradient in the first `wanted` of them), zeros where there is no dependence."""
-        value = self._loss(self.support_loss, phi)
-        if value is None:
-            return None
 
         def function(tensors: Sequence[Tensor], data: Data) -> tuple[Tensor, ...]:
-            loss = value(tensors, data)
+            loss = self.support_loss(*self._named(phi, tensors), data)
             grads = torch.autograd.grad(
                 loss, tensors[:wanted], create_graph=True, allow_unused=True, materialize_grads=True
             )
@@ -68,23 +66,17 @@ class TracedProblem:
 
         return self._function(("the inner gradient", wanted, *phi), function)
 
-    def compiled_query_loss(self, phi: list[str]) -> CompiledFunction | None:
+    def compiled_query_loss(self, phi: list[str]) -> CompiledFunction:
         """(θ…, φ…) -> (L_Q,)."""
-        value = self._loss(self.query_loss, phi)
-        return value and self._function(("the query loss", *phi), lambda tensors, data: (value(tensors, data),))
 
-    def _loss(
-        self, loss: Callable[[Params, Params, Data], Tensor] | None, phi: list[str]
-    ) -> Callable[[Sequence[Tensor], Data], Tensor] | None:
-        if loss is None:
-            return None
+        def function(tensors: Sequence[Tensor], data: Data) -> tuple[Tensor, ...]:
+            return (self.query_loss(*self._named(phi, tensors), data),)
+
+        return self._function(("the query loss", *phi), function)
+
+    def _named(self, phi: list[str], tensors: Sequence[Tensor]) -> tuple[Params, Params]:
         count = len(self.inner)
-
-        def value(tensors: Sequence[Tensor], data: Data) -> Tensor:
-            theta = dict(zip(self.inner, tensors[:count], strict=True))
-            return loss(theta, dict(zip(phi, tensors[count:], strict=True)), data)
-
-        return value
+        return dict(zip(self.inner, tensors[:count], strict=True)), dict(zip(phi, tensors[count:], strict=True))
 
     def _function(
         self, key: tuple[Hashable, ...], function: Callable[[Sequence[Tensor], Data], tuple[Tensor, ...]]

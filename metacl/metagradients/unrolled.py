@@ -25,6 +25,7 @@ from metacl.metagradients.base import (
     InnerProblem,
     MetaGradient,
     MetaGradientResult,
+    direction,
     gradient_of,
 )
 
@@ -50,21 +51,21 @@ class Unrolled(MetaGradient):
             _torch_optimizer(problem.loop.optimizer, bare), bare.parameters(), fmodel=patched, track_higher_grads=True
         )
         losses: list[float] = []
+        asked: list[Tensor] = []
         for step in range(problem.loop.steps):
+            if problem.along is not None:
+                on_the_way = patched(lambda theta, k=step: problem.along(theta, problem.meta, k), names)
+                asked += [] if on_the_way is None else [on_the_way]
             loss = patched(lambda theta, k=step: problem.support_loss(theta, problem.meta, k), names)
             losses.append(float(loss.detach()))
             if not math.isfinite(losses[-1]):
                 raise InnerLoopDiverged(losses)
             rates = problem.loop.rates(problem.meta, names, step)
-            loss = loss + 0.5 * problem.loop.proximal * _squared_distance(patched.fast_params, start)
             override = {"lr": [rates[name] for name in names], **_corrected_eps(problem.loop.optimizer, step)}
-            optimizer.step(loss, override=override, grad_callback=partial(_zeros_for_none, list(patched.fast_params)))
-        query_loss = patched(lambda theta: problem.query_loss(theta, problem.meta), names)
-        return MetaGradientResult(gradient_of(query_loss, problem.meta), float(query_loss.detach()), losses)
-
-
-def _squared_distance(theta: Sequence[Tensor], start: Params) -> Tensor:
-    return torch.stack([((now - then) ** 2).sum() for now, then in zip(theta, start.values(), strict=True)]).sum()
+            optimizer.step(loss, override=override, grad_callback=partial(_as_descended, problem, patched, start))
+        asked.append(patched(lambda theta: problem.query_loss(theta, problem.meta), names))
+        total = torch.stack(asked).sum() if len(asked) > 1 else asked[0]
+        return MetaGradientResult(gradient_of(total, problem.meta), float(total.detach()), losses)
 
 
 class _Bare(nn.Module):
@@ -101,9 +102,14 @@ def _corrected_eps(rule: InnerOptimizer, step: int) -> dict[str, list[float]]:
     return {"eps": [rule.eps * math.sqrt(1 - rule.betas[1] ** (step + 1))]}
 
 
-def _zeros_for_none(params: Sequence[Tensor], grads: Sequence[Tensor | None]) -> list[Tensor]:
-    """A tensor without a gradient is still moved by momentum and by weight decay."""
-    return [torch.zeros_like(p) if g is None else g for p, g in zip(params, grads, strict=True)]
+def _as_descended(
+    problem: InnerProblem, patched: Any, start: Params, grads: Sequence[Tensor | None]
+) -> list[Tensor]:
+    """With zeros for None: momentum, weight decay and the proximal term move a tensor without a gradient, too."""
+    theta = dict(zip(start, patched.fast_params, strict=True))
+    pairs = zip(theta.items(), grads, strict=True)
+    filled = {name: torch.zeros_like(tensor) if grad is None else grad for (name, tensor), grad in pairs}
+    return list(direction(problem, filled, theta, start).values())
 
 
 def _torch_optimizer(rule: InnerOptimizer, module: nn.Module) -> torch.optim.Optimizer:

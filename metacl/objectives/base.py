@@ -2,27 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from metacl.adaptation import InnerLoop
 from metacl.errors import ConfigError
-from metacl.learners.base import STEP_SIZE, Learner, Params, Task
+from metacl.learners.base import STEP_SIZE, Batch, Learner, Params, Task
 from metacl.metagradients import InnerProblem
 from metacl.metagradients.traced import TracedProblem
 from metacl.registry import Component, Registry
+
+OF_A_PROBLEM = frozenset({"start", "bind", "loss", "support_loss", "query_loss"})
+"""The functions that an estimator may see traced."""
 
 
 class MetaObjective(Component):
     """Base of all meta-objectives; a new one overrides what differs. The defaults are MAML's.
 
-    Losses get `params`: all parameters the learner needs, the adapted θ over the merely learned φ.
+    Losses get `params`: what `bind` makes of the adapted θ and the learned φ.
     """
 
     fixed_ways: ClassVar[bool] = False
     """Whether what is learned fits one number of classes only."""
+
+    pure: ClassVar[bool] = True
+    """Whether all it computes depends on the meta-parameters and the task's tensors alone: not on the inner step, the
+    task's address, random numbers or other Python state. Only then is it traced and compiled. A class that overrides a
+    function of the problem is taken for impure unless it says `pure` itself."""
+
+    asks_along: ClassVar[bool] = False
+    """Whether `loss_along` asks anything on the way, which not every estimator sees."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "pure" not in cls.__dict__ and not OF_A_PROBLEM.isdisjoint(cls.__dict__):
+            cls.pure = False
 
     def learned(self, learner: Learner, ways: int) -> Params:
         """Initial values of what is learned, step sizes excepted. Default: the learner's adaptable parameters."""
@@ -40,13 +55,32 @@ class MetaObjective(Component):
         """Names of all tensors of θ, known before any task is seen. Default: the adaptable learned ones."""
         return [name for name in learned if self.adaptable(name)]
 
+    def bind(self, theta: Params, phi: Params) -> Params:
+        """What the learner is given: all the tensors it knows, from θ and φ. Default: those of θ over those of φ."""
+        return {**{name: phi[name] for name in self.learned_names(phi)}, **theta}
+
+    def outputs(self, learner: Learner, params: Params, batch: Batch) -> Tensor:
+        """What is predicted, in training and afterwards. Default: what the learner predicts."""
+        return learner.outputs(params, batch)
+
+    def loss(self, learner: Learner, params: Params, batch: Batch) -> Tensor:
+        """The loss on a batch that `support_loss` and `query_loss` are made of. Default: the learner's."""
+        return learner.loss(params, batch)
+
     def support_loss(self, learner: Learner, params: Params, task: Task, step: int) -> Tensor:
-        """What inner step `step` descends. Default: the learner's loss on the support."""
-        return learner.loss(params, task.support)
+        """What inner step `step` descends. Default: the loss on the support."""
+        return self.loss(learner, params, task.support)
 
     def query_loss(self, learner: Learner, params: Params, task: Task) -> Tensor:
-        """What is asked of the adapted parameters. Default: the learner's loss on the query."""
-        return learner.loss(params, task.query)
+        """What is asked of the adapted parameters. Default: the loss on the query."""
+        return self.loss(learner, params, task.query)
+
+    def loss_along(self, learner: Learner, params: Params, task: Task, step: int) -> Tensor | None:
+        """What is asked on the way, of θ_`step` before inner step `step`, and added to the query loss.
+
+        Default: nothing, None. An objective that overrides it sets `asks_along`.
+        """
+        return None
 
     @staticmethod
     def learned_names(meta: Params) -> list[str]:
@@ -66,45 +100,43 @@ class MetaObjective(Component):
             )
         # What adapts without being learned (a head made from the support) may have another shape in every task.
         shapes = {name: learned[name].shape if name in learned else None for name in self.inner_names(learned)}
-        return {**learned, **loop.step_size.initial(shapes, loop.steps)}
+        return {**learned, **loop.initial(shapes)}
 
     def problem(self, learner: Learner, meta: Params, task: Task, loop: InnerLoop) -> InnerProblem:
         """One task as the estimator sees it."""
+        along = None
+        if self.asks_along:
 
-        def all_params(theta: Params, phi: Params) -> Params:
-            return {**{name: phi[name] for name in self.learned_names(phi)}, **theta}
+            def along(theta: Params, phi: Params, k: int) -> Tensor | None:
+                return self.loss_along(learner, self.bind(theta, phi), task, k)
 
         return InnerProblem(
             meta=meta,
             start=lambda phi: self.start(learner, phi, task),
-            support_loss=lambda theta, phi, k: self.support_loss(learner, all_params(theta, phi), task, k),
-            query_loss=lambda theta, phi: self.query_loss(learner, all_params(theta, phi), task),
+            support_loss=lambda theta, phi, k: self.support_loss(learner, self.bind(theta, phi), task, k),
+            query_loss=lambda theta, phi: self.query_loss(learner, self.bind(theta, phi), task),
             loop=loop,
-            traced=self._traced(learner, meta, task, all_params),
+            traced=self._traced(learner, meta, task) if self.pure else None,
             data=task.tensors(),
+            along=along,
+            outer_step=0 if task.address is None else task.address.step,
         )
 
-    def _traced(
-        self, learner: Learner, meta: Params, task: Task, all_params: Callable[[Params, Params], Params]
-    ) -> TracedProblem:
-        """The problem's functions for estimators that compile, the same object for all tasks of one structure.
-
-        A support loss of an objective's own may depend on the step and is left out; so is a start that only copies.
-        """
+    def _traced(self, learner: Learner, meta: Params, task: Task) -> TracedProblem:
+        """The problem's functions for estimators that compile, the same object for all tasks of one structure."""
         key = (self, tuple(meta), task.structure())
         if key not in learner.traced:
-            kind = type(self)
+            inner = self.inner_names({name: meta[name] for name in self.learned_names(meta)})
             learner.traced[key] = TracedProblem(
-                inner=self.inner_names({name: meta[name] for name in self.learned_names(meta)}),
-                start=None
-                if kind.start is MetaObjective.start
-                else lambda phi, data: self.start(learner, phi, task.with_tensors(data)),
-                support_loss=None
-                if kind.support_loss is not MetaObjective.support_loss
-                else lambda theta, phi, data: learner.loss(all_params(theta, phi), task.with_tensors(data).support),
-                query_loss=lambda theta, phi, data: self.query_loss(
-                    learner, all_params(theta, phi), task.with_tensors(data)
+                inner=inner,
+                start=lambda phi, data: self.start(learner, phi, task.with_tensors(data)),
+                support_loss=lambda theta, phi, data: self.support_loss(
+                    learner, self.bind(theta, phi), task.with_tensors(data), 0
                 ),
+                query_loss=lambda theta, phi, data: self.query_loss(
+                    learner, self.bind(theta, phi), task.with_tensors(data)
+                ),
+                copies_start=type(self).start is MetaObjective.start,
             )
         return learner.traced[key]
 

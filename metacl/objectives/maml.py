@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
+from torch import Tensor
 
 from metacl.learners.base import Learner, Params
 from metacl.objectives.base import OBJECTIVES, MetaObjective
@@ -23,5 +24,9 @@ class MAML(MetaObjective):
         """The adapter and an N-way head."""
         if learner.width is None:
             return dict(learner.initial)
-        head = {"head.weight": torch.zeros(ways, learner.width), "head.bias": torch.zeros(ways)}
+        head = {"head.weight": self.initial_head(ways, learner.width), "head.bias": torch.zeros(ways)}
         return {**learner.initial, **head}
+
+    def initial_head(self, ways: int, width: int) -> Tensor:
+        """The head's weight before training, (N, D). Default: zeros, which the first inner step leaves."""
+        return torch.zeros(ways, width)

@@ -18,6 +18,8 @@ from metacl.objectives.base import OBJECTIVES, MetaObjective
 class ProtoMAML(MetaObjective):
     """The adapter is learned; the head starts from the support's class means; both adapt."""
 
+    pure = True
+
     def start(self, learner: Learner, meta: Params, task: Task) -> Params:
         """The learned adapter, and the head from the class means of its features."""
         adapter = super().start(learner, meta, task)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
+import numpy as np
 from pydantic import PositiveInt
 
 from metacl.registry import Component, Registry
@@ -48,10 +49,24 @@ class Episode:
     query_labels: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class ArrayEpisode:
+    """One task in numbers, for learners that take arrays.
+
+    ways : classes, 0 where targets are real values.
+    support, query : inputs (B, …) and targets: class positions (B,), or values (B, …).
+    """
+
+    address: TaskAddress
+    ways: int
+    support: tuple[np.ndarray, np.ndarray]
+    query: tuple[np.ndarray, np.ndarray]
+
+
 class EpisodeSource(Protocol):
     """A loaded data set from which any address can be drawn."""
 
-    def episode(self, address: TaskAddress, shape: EpisodeShape) -> Episode:
+    def episode(self, address: TaskAddress, shape: EpisodeShape) -> Episode | ArrayEpisode:
         """The episode at `address`: a function of its arguments alone."""
         ...
 
@@ -66,6 +81,11 @@ class EpisodeSource(Protocol):
 
 class TaskSource(Component):
     """A place episodes come from, as a config names it."""
+
+    gives: ClassVar[Literal["text", "arrays"]] = "text"
+    """What its episodes are made of."""
+    classes: ClassVar[bool] = True
+    """Whether targets are classes, so that an answer is right or wrong."""
 
     def open(self) -> EpisodeSource:
         """Read the data. Raises `DataError` with file and line on what cannot work."""

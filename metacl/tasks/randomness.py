@@ -34,6 +34,10 @@ class AddressedRandom:
             if word < limit:
                 return word % bound
 
+    def uniform(self, low: float, high: float) -> float:
+        """A uniform number in [low, high)."""
+        return low + (high - low) * self.below(1 << 53) / (1 << 53)
+
     def sample(self, items: Sequence[T], count: int) -> list[T]:
         """`count` different items in random order (partial Fisher-Yates)."""
         pool = list(items)

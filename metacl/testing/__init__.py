@@ -10,5 +10,6 @@ meta-parameters to the adapted query loss, on a model of a few dozen numbers. A 
 from metacl.testing.estimators import check_estimator
 from metacl.testing.objectives import check_objective
 from metacl.testing.oracle import CheckFailed, Report
+from metacl.testing.tiny import LOOP, TinyLearner, spread
 
-__all__ = ["CheckFailed", "Report", "check_estimator", "check_objective"]
+__all__ = ["LOOP", "CheckFailed", "Report", "TinyLearner", "check_estimator", "check_objective", "spread"]

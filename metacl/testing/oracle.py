@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from metacl.learners.base import Params
-from metacl.metagradients import InnerProblem, adapt, plain_gradient
+from metacl.metagradients import InnerProblem, plain_gradient, trajectory
 
 DISTANCE = 1e-5
 """Of a difference. In float64, on losses about 1, rounding and truncation both come to some 1e-10."""
@@ -69,11 +69,14 @@ class Report:
 
 
 def adapted_query_loss(problem: InnerProblem, meta: Params) -> float:
-    """L_Q(θ_K) as a plain number, without any estimator."""
-    moved = InnerProblem(meta, problem.start, problem.support_loss, problem.query_loss, problem.loop)
+    """L_Q(θ_K), and what is asked on the way, as a plain number without any estimator."""
+    moved = replace(problem, meta=meta)
+    total = 0.0
     with torch.no_grad():
-        end = adapt(moved, plain_gradient(moved), moved.start(meta))
-        return float(moved.query_loss(end.theta, meta))
+        for step, state in enumerate(trajectory(moved, plain_gradient(moved), moved.start(meta))):
+            asked = moved.along(state.theta, meta, step) if moved.along and step < moved.loop.steps else None
+            total += 0.0 if asked is None else float(asked)
+        return total + float(moved.query_loss(state.theta, meta))
 
 
 def finite_differences(problem: InnerProblem) -> Params:

@@ -46,7 +46,15 @@ class TinyLearner(Learner):
 
     def outputs(self, params: Params, batch: Batch) -> Tensor:
         """Linear scores, (B, N)."""
-        return F.linear(self.features(params, batch), params["head.weight"], params["head.bias"])
+        return self.scores(params, self.features(params, batch))
+
+    def scores(self, params: Params, features: Tensor) -> Tensor:
+        """The linear head, (B, N)."""
+        return F.linear(features, params["head.weight"], params["head.bias"])
+
+    def self_supervised_loss(self, params: Params, batch: Batch) -> Tensor:
+        """Each number of an input from the features, all of them at once."""
+        return F.mse_loss(self.features(params, batch), batch.input)
 
     def loss(self, params: Params, batch: Batch) -> Tensor:
         """Cross-entropy."""

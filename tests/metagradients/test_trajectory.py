@@ -7,7 +7,6 @@ import torch
 
 from metacl.adaptation import InnerLoop, InnerOptimizer
 from metacl.metagradients import (
-    ESTIMATORS,
     FiniteDifference,
     FirstOrder,
     InnerLoopDiverged,
@@ -96,10 +95,6 @@ def test_loss_that_is_no_number(estimator):
     assert caught.value.losses[0] == 0.0
     assert math.isnan(caught.value.losses[1])
     assert len(caught.value.losses) == 2
-
-
-def test_names():
-    assert ESTIMATORS.names() == ["finite_difference", "first_order", "implicit", "reptile", "reverse", "unrolled"]
 
 
 def test_unrolled_says_which_optimizer_higher_lacks():

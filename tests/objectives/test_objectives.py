@@ -8,7 +8,7 @@ from sklearn.neighbors import NearestCentroid
 from metacl.adaptation import InnerLoop
 from metacl.learners.base import Task, as_leaves
 from metacl.metagradients import Reverse, adapt, plain_gradient
-from metacl.objectives import ANIL, MAML, OBJECTIVES, ProtoMAML, class_means
+from metacl.objectives import ANIL, MAML, ProtoMAML, class_means
 from tests.helpers import TinyLearner
 
 ALL = [MAML(), ANIL(), ProtoMAML()]
@@ -141,6 +141,3 @@ def test_losses_see_the_adapted_parameters_over_the_learned(learner, task):
     # The loss of a head of zeros over three ways is that of a guess.
     assert problem.query_loss({}, meta).item() == pytest.approx(np.log(3), rel=1e-12)
 
-
-def test_names():
-    assert OBJECTIVES.names() == ["anil", "maml", "proto_maml"]

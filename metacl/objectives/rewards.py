@@ -1,0 +1,32 @@
+"""Rewards of answers, as a config names them. One of your own is a class, registered with ``@REWARDS.register``."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+from torch import Tensor
+
+from metacl.learners.base import Batch
+from metacl.learners.samples import Samples
+from metacl.registry import Component, Registry
+
+
+class Reward(Component):
+    """What an answer is worth. It is never differentiated, so it may call anything, but it must not be random."""
+
+    @abstractmethod
+    def of(self, batch: Batch, samples: Samples) -> Tensor:
+        """Of each answer, (B, G), or of each of its actions, (B, G, L); `batch.targets` may say what is right."""
+
+
+REWARDS: Registry[Reward] = Registry("reward", "objective.reward")
+
+
+@REWARDS.register("match")
+class Match(Reward):
+    """One for the action that is the target, nothing for any other: a bandit that hides which arm is good."""
+
+    def of(self, batch: Batch, samples: Samples) -> Tensor:
+        """0 or 1, (B, G)."""
+        assert batch.targets is not None
+        return (samples.actions[..., 0] == batch.targets.unsqueeze(-1)).double()
