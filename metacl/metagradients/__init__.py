@@ -19,6 +19,7 @@ from metacl.metagradients.reptile import Reptile
 from metacl.metagradients.reverse import Reverse
 from metacl.metagradients.sama import SAMA
 from metacl.metagradients.sharpness_aware import SharpnessAware
+from metacl.metagradients.side_by_side import estimate_side_by_side
 from metacl.metagradients.unrolled import Unrolled
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "SharpnessAware",
     "Unrolled",
     "adapt",
+    "estimate_side_by_side",
     "kinks",
     "plain_gradient",
     "trajectory",

@@ -58,6 +58,12 @@ class InnerProblem:
     along: Callable[[Params, Params, int], Tensor | None] | None = None
     outer_step: int = 0
 
+    def move(self, theta: Params, grads: Params, state: State, start: Params, step: int) -> tuple[Params, State]:
+        """θ_{k+1} and s_{k+1} from θ_k, the support gradient there, s_k and θ_0."""
+        names = list(theta)
+        grads = direction(self, grads, theta, start)
+        return self.loop.optimizer.update(theta, grads, state, self.loop.rates(self.meta, names, step), step)
+
 
 @dataclass
 class MetaGradientResult:
@@ -96,6 +102,9 @@ class MetaGradient(Component):
         ZeRO stages of the frozen base that it works with.
     sees_path : bool
         Whether what is asked of θ_k on the way enters g. Default: yes.
+    side_by_side : bool
+        Whether g of a sum over tasks with parameters of their own is the tasks' own gradients: true where nothing is
+        normalized or iterated over all tensors together. Default: no.
     """
 
     order: ClassVar[int]
@@ -103,6 +112,7 @@ class MetaGradient(Component):
     needs_double_backward: ClassVar[bool]
     sharding_stages: ClassVar[frozenset[int]]
     sees_path: ClassVar[bool] = True
+    side_by_side: ClassVar[bool] = False
 
     def estimate(self, problem: InnerProblem) -> MetaGradientResult:
         """Compute g for one task. Raises `InnerLoopDiverged`."""
@@ -148,16 +158,13 @@ def trajectory(problem: InnerProblem, gradient: InnerGradient, theta: Params) ->
     start = theta
     state: State = {}
     losses: list[float] = []
-    names = list(theta)
     yield InnerState(theta, [])
     for step in range(problem.loop.steps):
         loss, grads = gradient(theta, problem.meta, step)
         losses.append(float(loss))
         if not math.isfinite(losses[-1]):
             raise InnerLoopDiverged(losses)
-        grads = direction(problem, grads, theta, start)
-        rates = problem.loop.rates(problem.meta, names, step)
-        theta, state = problem.loop.optimizer.update(theta, grads, state, rates, step)
+        theta, state = problem.move(theta, grads, state, start, step)
         yield InnerState(theta, list(losses))
 
 

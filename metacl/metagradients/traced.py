@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -37,6 +38,21 @@ class TracedProblem:
     query_loss: Callable[[Params, Params, Data], Tensor]
     copies_start: bool = False
     _compiled: dict[Hashable, CompiledFunction] = field(default_factory=dict)
+
+    @cached_property
+    def stacked(self) -> TracedProblem:
+        """The functions of several tasks at once: all tensors have the task first, losses are summed over tasks."""
+
+        def total(loss: Callable[[Params, Params, Data], Tensor]) -> Callable[[Params, Params, Data], Tensor]:
+            return lambda theta, phi, data: torch.vmap(loss)(theta, phi, data).sum()
+
+        return TracedProblem(
+            inner=self.inner,
+            start=torch.vmap(self.start),
+            support_loss=total(self.support_loss),
+            query_loss=total(self.query_loss),
+            copies_start=self.copies_start,
+        )
 
     @property
     def compile_seconds(self) -> float:

@@ -13,7 +13,7 @@ from metacl.metagradients import InnerProblem
 from metacl.metagradients.traced import TracedProblem
 from metacl.registry import Component, Registry
 
-OF_A_PROBLEM = frozenset({"start", "bind", "loss", "support_loss", "query_loss"})
+OF_A_PROBLEM = frozenset({"start", "bind", "loss", "support_loss", "query_loss", "loss_along"})
 """The functions that an estimator may see traced."""
 
 
@@ -28,8 +28,8 @@ class MetaObjective(Component):
 
     pure: ClassVar[bool] = True
     """Whether all it computes depends on the meta-parameters and the task's tensors alone: not on the inner step, the
-    task's address, random numbers or other Python state. Only then is it traced and compiled. A class that overrides a
-    function of the problem is taken for impure unless it says `pure` itself."""
+    task's address, random numbers or other Python state. Only then is it compiled, or run for several tasks side by
+    side. A class that overrides a function of the problem is taken for impure unless it says `pure` itself."""
 
     asks_along: ClassVar[bool] = False
     """Whether `loss_along` asks anything on the way, which not every estimator sees."""
