@@ -68,6 +68,18 @@ class OuterLoop(Component):
     aggregator: Annotated[Aggregator, chosen_from(AGGREGATORS)] = AGGREGATORS.build({"name": "mean"})
 
 
+class Stragglers(Component):
+    """What to do with a task that takes longer than median + `deviations` · MAD of those finished.
+
+    policy : "wait"; "reissue": another group computes it as well and the first result wins, which changes no bit;
+    "drop": the step goes on without it as soon as outer.minimum_completion is reached, and then what is trained
+    depends on timing.
+    """
+
+    policy: Literal["wait", "reissue", "drop"] = "reissue"
+    deviations: PositiveFloat = 8.0
+
+
 class Workers(Component):
     """Who computes the tasks.
 
