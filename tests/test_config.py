@@ -148,7 +148,7 @@ BAD = {
     "text instead of a section": ("outer: fast", ["outer:", "'fast'"]),
     "negative": ("outer: {learning_rate: -1}", ["outer.learning_rate", "greater than 0", "-1"]),
     "not a number": ("outer: {learning_rate: .nan}", ["outer.learning_rate"]),
-    "unknown choice": ("outer: {schedule: linear}", ["outer.schedule", "'constant' or 'cosine'", "'linear'"]),
+    "unknown choice": ("outer: {schedule: exponential}", ["outer.schedule", "'cosine' or 'linear'", "'exponential'"]),
     "name with a slash": ("name: a/b", ["name:", "'a/b'"]),
     "seed too large": ("seed: 9223372036854775808", ["seed:", "9223372036854775808"]),
     "evaluation without a shape": ("evaluation: {episodes: 3}", ["evaluation.shape: missing"]),

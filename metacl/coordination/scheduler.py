@@ -110,9 +110,9 @@ class Scheduler:
         """A group is lost. Returns the addresses that have to be computed again, and will be handed out first."""
         held = self._held.pop(group, [])
         self._since.pop(group, None)
-        if held and self._is_open(held[0]):
+        if held and self.wants(held[0]):
             self._open[held[0].address].losses += 1
-        again = [t.address for t in held if self._is_open(t) and not self._holders(t.address)]
+        again = [t.address for t in held if self.wants(t) and not self._holders(t.address)]
         again = [address for address in again if address not in self._waiting]
         self._waiting.extendleft(reversed(again))
         return again
@@ -138,10 +138,14 @@ class Scheduler:
         self._waiting.extendleft(reversed(kept))
         return tickets
 
+    def wants(self, ticket: Ticket) -> bool:
+        """Whether a result for this ticket would be accepted: it is of this call, and the first."""
+        return ticket.call == self._call and ticket.address in self._open
+
     def accept(self, ticket: Ticket) -> bool:
         """A sound result is there. False: it is late, a duplicate, or of other parameters, and must be dropped."""
         self._returned(ticket, timed=True)
-        if not self._is_open(ticket):
+        if not self.wants(ticket):
             return False
         del self._open[ticket.address]
         self._accepted += 1
@@ -150,14 +154,14 @@ class Scheduler:
     def damaged(self, ticket: Ticket) -> None:
         """The reply was damaged on its way: as good as lost, the group is not to blame."""
         self._returned(ticket, timed=True)
-        if self._is_open(ticket):
+        if self.wants(ticket):
             self._open[ticket.address].losses += 1
             self._wait_again(ticket.address)
 
     def refuse(self, ticket: Ticket) -> bool:
         """The task has no usable result on this group. True: it is given up; False: it is tried elsewhere, or stale."""
         self._returned(ticket, timed=False)
-        if not self._is_open(ticket):
+        if not self.wants(ticket):
             return False
         state = self._open[ticket.address]
         state.failed_at.add(ticket.group)
@@ -181,10 +185,13 @@ class Scheduler:
         return median + self._stragglers.deviations * max(spread, SPREAD * median)
 
     def reissue_overdue(self) -> list[Ticket]:
-        """Under policy "reissue": stragglers that another group computes as well from now on; the first result wins."""
+        """Under policy "reissue": what late groups hold; others compute it as well, and the first result wins."""
         if self._stragglers.policy != "reissue":
             return []
-        found = [t for t in self._stragglers_now() if any(group != t.group for group in self._held)]
+        late = self._late_groups()
+        found = [t for group in late for t in self._held[group] if self.wants(t) and not self._open[t.address].overdue]
+        if len(late) == len(self._held):
+            return []
         for ticket in found:
             self._open[ticket.address].overdue = True
             self._wait_again(ticket.address)
@@ -194,7 +201,7 @@ class Scheduler:
         """Under policy "drop": stragglers that are given up, as long as enough of the call is there without them."""
         if self._stragglers.policy != "drop" or self._accepted < self._enough:
             return []
-        dropped = self._stragglers_now()
+        dropped = [t for group in self._late_groups() for t in self._held[group] if self.wants(t)]
         for ticket in dropped:
             del self._open[ticket.address]
         return dropped
@@ -204,16 +211,20 @@ class Scheduler:
         now = self._clock()
         return [group for group, held in self._held.items() if held and now - self._since[group] > seconds]
 
-    def _stragglers_now(self) -> list[Ticket]:
+    def _late_groups(self) -> list[int]:
+        """Groups whose task, stale or not, is past the deadline; what waits behind it is late as well."""
         deadline = self.deadline()
-        if deadline is None:
-            return []
-        oldest = [self._held[group][0] for group in self.busy_longer_than(deadline)]
-        return [t for t in oldest if self._is_open(t) and not self._open[t.address].overdue]
+        return [] if deadline is None else self.busy_longer_than(deadline)
 
     def _choose(self, address: TaskAddress) -> int | None:
-        """The least busy group with room that neither holds the address nor failed at it, unless all have failed."""
-        possible = [group for group in self._held if group not in self._holders(address)]
+        """The least busy group with room that is not late, does not hold the address, and has not failed at it.
+
+        If all have failed, one of them tries again. Under policy "wait" no group is late.
+        """
+        away = self._holders(address)
+        if self._stragglers.policy != "wait":
+            away.update(self._late_groups())
+        possible = [group for group in self._held if group not in away]
         elsewhere = [group for group in possible if group not in self._open[address].failed_at]
         with_room = [group for group in elsewhere or possible if len(self._held[group]) < self._queue]
         return min(with_room, key=lambda group: (len(self._held[group]), group), default=None)
@@ -224,9 +235,6 @@ class Scheduler:
             for group, held in self._held.items()
             if any(t.address == address and t.call == self._call for t in held)
         }
-
-    def _is_open(self, ticket: Ticket) -> bool:
-        return ticket.call == self._call and ticket.address in self._open
 
     def _returned(self, ticket: Ticket, timed: bool) -> None:
         """The group no longer holds it."""

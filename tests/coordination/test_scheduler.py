@@ -110,10 +110,12 @@ def test_losses_are_counted_for_the_task_that_was_computed_not_for_the_one_in_th
 
 
 def finished_tasks(made, clock, seconds):
+    """One after the other, by the one group that has room."""
+    queue = []
     for took in seconds:
-        (ticket, *_) = made.hand_out()
+        queue += made.hand_out()
         clock.now += took
-        assert made.accept(ticket)
+        assert made.accept(queue.pop(0))
 
 
 def test_deadline_is_median_and_deviations():
@@ -158,6 +160,24 @@ def test_nothing_is_reissued_to_the_group_that_is_slow():
     made.leave(1)
     assert made.reissue_overdue() == []
     assert made.hand_out() == []
+
+
+def test_what_waits_behind_a_late_task_is_reissued_too_and_nothing_more_is_put_there():
+    clock = Clock()
+    made = Scheduler(Stragglers(policy="reissue", deviations=3.0), clock=clock)
+    made.join(0)
+    made.begin(addresses(5))
+    finished_tasks(made, clock, [1.0] * 5)
+    made.begin(addresses(1, step=1))
+    made.hand_out()
+    made.begin(addresses(3, step=2))  # group 0 is still at the task of the step before
+    assert where(made.hand_out()) == [(0, 0)]
+    clock.now += 10.0
+    assert made.reissue_overdue() == []  # there is nobody else
+    assert made.hand_out() == []
+    made.join(1)
+    assert where(made.reissue_overdue()) == [(0, 0)]
+    assert where(made.hand_out()) == [(1, 0), (1, 1)]
 
 
 def test_policy_wait():
