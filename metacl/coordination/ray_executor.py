@@ -24,7 +24,7 @@ from metacl.tasks import TaskAddress
 
 R = TypeVar("R")
 
-LOSSES = 4
+LOSSES = 3
 """A task whose groups are lost this often, one after the other, is what kills them: the run stops and names it."""
 
 

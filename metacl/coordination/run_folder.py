@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from metacl.config import RunConfig, config_to_yaml
+from metacl.config import RunConfig, config_from_dict, config_to_yaml
 from metacl.errors import ConfigError, ResourceError
 
 NOT_IDENTITY = (
@@ -114,6 +114,12 @@ class RunFolder:
                 f"{self.path}: cannot be written ({error.strerror}). Give another one (output=…)."
             ) from None
         write_text(self.config, config_to_yaml(config))
+
+    def stored_config(self) -> RunConfig:
+        """The config of the run in this folder, which is its output. Raises `ConfigError` if there is none."""
+        if not self.config.exists():
+            raise ConfigError(f"{self.path}: no run here (it has no config.yaml).")
+        return config_from_dict({**self._stored(), "output": str(self.path)}, origin=str(self.config))
 
     def _stored(self) -> dict[str, Any]:
         try:
