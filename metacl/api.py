@@ -89,7 +89,7 @@ def _train(config: RunConfig, progress: EvaluationProgress, resume: Resume) -> R
         trained = coordinator.train(config, initial, executor, progress, signals, start)
         training_seconds = time.perf_counter() - started
         write_initialization(
-            folder.initialization, config, learner, trained.meta, trained.step, model_card(config, None)
+            folder.initialization, config, learner, trained.meta, trained.step, model_card(config, trained.step, None)
         )
         if config.evaluation is None:
             return RunResult(folder.path, folder.initialization, None)
@@ -109,7 +109,7 @@ def _train(config: RunConfig, progress: EvaluationProgress, resume: Resume) -> R
     )
     write_text(folder.results, json.dumps(results, indent=2) + "\n")
     write_initialization(
-        folder.initialization, config, learner, trained.meta, trained.step, model_card(config, results)
+        folder.initialization, config, learner, trained.meta, trained.step, model_card(config, trained.step, results)
     )
     write_report(folder.report, results, read_metrics(folder), config_to_yaml(config))
     return RunResult(folder.path, folder.initialization, results)

@@ -170,7 +170,8 @@ def evaluate(
             raise ConfigError("--class-split is of a bundled data set; all classes of a file are evaluated.")
         tree["data"]["class_split"] = class_split
     if groups is not None:
-        tree["workers"].update(executor="ray" if groups else "local", groups=max(groups, 1))
+        tree["workers"].update(executor="ray" if groups else "local", groups=max(groups, 1), min_groups=None)
+        tree["faults"] = ()  # they were for the training
     shape = stored.config.episodes
     configs = []
     for shot in _numbers("--shots", shots) if shots else [shape.shots]:

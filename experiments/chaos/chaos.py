@@ -14,9 +14,9 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,24 +42,15 @@ class Nodes:
         self._nodes = [self.cluster.add_node(num_cpus=1) for _ in range(NODES)]
         self.cluster.wait_for_nodes()
         self.replaced = 0
-        self._over = threading.Event()
-        self._janitor = threading.Thread(target=self._replace_dead, daemon=True)
-        self._janitor.start()
 
-    def _replace_dead(self) -> None:
-        while not self._over.wait(0.5):
-            for node in [node for node in self._nodes if node.dead_processes()]:
-                self._over.wait(NODE_AWAY_S)
-                self._nodes.remove(node)
-                self.cluster.remove_node(node)
-                self._nodes.append(self.cluster.add_node(num_cpus=1))
-                self.replaced += 1
-
-    def close(self) -> None:
-        """End them all."""
-        self._over.set()
-        self._janitor.join()
-        self.cluster.shutdown()
+    def replace_dead(self) -> None:
+        """Put a new node in the place of each that died."""
+        for node in [node for node in self._nodes if node.dead_processes()]:
+            time.sleep(NODE_AWAY_S)
+            self._nodes.remove(node)
+            self.cluster.remove_node(node)
+            self._nodes.append(self.cluster.add_node(num_cpus=1))
+            self.replaced += 1
 
 
 def main() -> int:
@@ -73,16 +64,16 @@ def main() -> int:
         folder = Path(name)
         model = save_model(folder / "model")
         calm, wild = folder / "calm", folder / "wild"
-        drive(run_tree(model, calm, size["steps"]), folder / "calm.jsonl")
+        drive(run_tree(model, calm, size["steps"]), folder / "calm.jsonl", lambda: None)
         struck = faults(size["count"], size["steps"], SEED)
         nodes = Nodes()
         try:
             tree = disturbed_tree(model, wild, size["steps"], struck, nodes.cluster.address)
             exits = []
             while not exits or exits[-1] in RESUMABLE:
-                exits.append(drive(tree, folder / "wild.jsonl"))
+                exits.append(drive(tree, folder / "wild.jsonl", nodes.replace_dead))
         finally:
-            nodes.close()
+            nodes.cluster.shutdown()
         events = [json.loads(line) for line in (folder / "wild.jsonl").read_text().splitlines()]
         results = {
             "seed": SEED,
@@ -107,12 +98,16 @@ def main() -> int:
     return 0 if all(good.values()) else 1
 
 
-def drive(tree: dict[str, Any], events: Path) -> int:
-    """One part of a run in a process of its own. Its exit status."""
+def drive(tree: dict[str, Any], events: Path, meanwhile: Callable[[], None]) -> int:
+    """One part of a run in a process of its own, `meanwhile` called now and then. Its exit status."""
     path = events.with_suffix(".yaml")
     path.write_text(yaml.safe_dump(tree))
     command = [sys.executable, str(HERE / "drive.py"), str(path), str(events)]
-    return subprocess.run(command, stdout=subprocess.DEVNULL).returncode
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    while process.poll() is None:
+        time.sleep(0.5)
+        meanwhile()
+    return process.returncode
 
 
 def account(events: list[dict[str, Any]], steps: int) -> dict[str, Any]:

@@ -32,15 +32,22 @@ WEIGHTS = {
 
 
 def faults(count: int, steps: int, seed: int) -> list[dict[str, Any]]:
-    """Faults of random kinds, every kind at least once, each at a task of its own."""
+    """Faults of random kinds, every kind at least once, each at a task of its own.
+
+    A checkpoint is corrupted just before a stop, as long as there are stops left: else nobody would read it.
+    """
     generator = random.Random(seed)
     kinds = list(WEIGHTS) + generator.choices(list(WEIGHTS), list(WEIGHTS.values()), k=count - len(WEIGHTS))
     places = generator.sample([(step, index) for step in range(LATER, steps - 1) for index in range(TASKS)], count)
     generator.shuffle(kinds)
-    return [
+    drawn = [
         {"kind": kind, "step": step, "index": index, "seconds": 3.0}
-        for kind, (step, index) in sorted(zip(kinds, places, strict=True), key=lambda drawn: drawn[1])
+        for kind, (step, index) in zip(kinds, places, strict=True)
     ]
+    stops = [fault["step"] for fault in drawn if fault["kind"] == "sigterm"]
+    for fault, stop in zip((f for f in drawn if f["kind"] == "corrupt_checkpoint"), stops, strict=False):
+        fault["step"] = stop - 1
+    return sorted(drawn, key=lambda fault: (fault["step"], fault["index"]))
 
 
 def run_tree(model: Path, output: Path, steps: int) -> dict[str, Any]:
