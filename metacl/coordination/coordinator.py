@@ -152,7 +152,7 @@ class _Run:
             self.step = self._saved = start.step
             progress.note(f"continuing after step {self.step}")
         self.folder.keep_metrics_until(self.step)
-        self._clock = StepClock()
+        self._clock = StepClock(executor)
 
     @property
     def finished(self) -> bool:
@@ -179,9 +179,7 @@ class _Run:
         """The meta-gradient of the next step. Changes nothing but what is on record of failed tasks."""
         work = self._faults.strike(MetaGradientWork())
         try:
-            found = compute_step(
-                self._config, self.step, self._meta(), work, self._executor, self._progress, self._clock
-            )
+            found = compute_step(self._config, self.step, self._meta(), work, self._executor, self._progress)
         except StepFailed as error:
             record_failed(self.folder.failed, self.step, self._outer.meta, error.left_out)
             raise

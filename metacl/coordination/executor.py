@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, TypeVar
 
@@ -25,7 +26,12 @@ LeftOut = Callable[[TaskAddress, str], None]
 
 
 class Executor(Protocol):
-    """Starts workers, spreads work over them, stops them."""
+    """Starts workers, spreads work over them, stops them.
+
+    waited_s : seconds spent waiting for workers so far; all other time of a step is the coordinator's own.
+    """
+
+    waited_s: float
 
     def start(self) -> None:
         """Bring the workers up. Raises `ResourceError` if that cannot be, within a bounded time."""
@@ -69,6 +75,7 @@ class LocalExecutor:
         self._config = config
         self._notify = notify
         self._worker: Worker | None = None
+        self.waited_s = 0.0
 
     def start(self) -> None:
         """Load data and model. Raises `ResourceError` if the GPU asked for is not there."""
@@ -101,10 +108,13 @@ class LocalExecutor:
 
     def _attempt(self, work: Work[R], address: TaskAddress, meta: Flat) -> R:
         assert self._worker is not None, "start() first"
+        began = time.perf_counter()
         try:
             result = work.handed_out(address)(self._worker, address, meta)
         except (MemoryError, torch.OutOfMemoryError) as error:
             raise out_of_memory(f"task {address}", error) from None
+        finally:
+            self.waited_s += time.perf_counter() - began
         work.check(result, meta)
         return result
 

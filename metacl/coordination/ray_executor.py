@@ -6,6 +6,7 @@ answers counts, is the scheduler's business; which groups there are, the fleet's
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -36,6 +37,7 @@ class RayExecutor:
         self._notify = notify
         self._fleet = Fleet(config, notify)
         self._scheduler = Scheduler(config.workers.stragglers)
+        self.waited_s = 0.0
         self._running: dict[Any, Ticket] = {}  # of earlier calls too: a straggler keeps its group busy
 
     def start(self) -> None:
@@ -86,7 +88,9 @@ class RayExecutor:
         everything = [*self._running, *awaited]
         if not everything:
             return []
+        began = time.perf_counter()
         finished, _ = ray.wait(everything, num_returns=1, timeout=POLL_S)
+        self.waited_s += time.perf_counter() - began
         self._fleet.advance([reference for reference in finished if reference not in self._running])
         return [reference for reference in finished if reference in self._running]
 

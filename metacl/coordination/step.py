@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +20,6 @@ from metacl.coordination.flat import Flat
 from metacl.coordination.worker import TaskResult, Work
 from metacl.errors import TrainingError
 from metacl.tasks import TaskAddress
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -65,27 +62,17 @@ class Progress(Protocol):
 
 
 class StepClock:
-    """Times a step from the end of the one before, and what of it was spent waiting for workers."""
+    """Times a step from the end of the one before, and what of it the executor spent waiting for workers."""
 
-    def __init__(self) -> None:
-        self._began = time.perf_counter()
-        self._waited = 0.0
-
-    def waiting(self, results: Iterator[T]) -> Iterator[T]:
-        """The same results; the time until each is there counts as waiting."""
-        while True:
-            asked = time.perf_counter()
-            result = next(results, None)
-            self._waited += time.perf_counter() - asked
-            if result is None:
-                return
-            yield result
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
+        self._began, self._waited = time.perf_counter(), executor.waited_s
 
     def lap(self) -> tuple[float, float]:
         """(seconds of the step, seconds of it that were the coordinator's own). The next step begins now."""
-        now = time.perf_counter()
-        seconds, own = now - self._began, now - self._began - self._waited
-        self._began, self._waited = now, 0.0
+        now, waited = time.perf_counter(), self._executor.waited_s
+        seconds, own = now - self._began, now - self._began - (waited - self._waited)
+        self._began, self._waited = now, waited
         return seconds, own
 
 
@@ -122,7 +109,6 @@ def compute_step(
     work: Work[TaskResult],
     executor: Executor,
     progress: Progress,
-    clock: StepClock,
 ) -> MetaGradient:
     """The meta-gradient of outer step `step` (from 0) at parameters `meta`.
 
@@ -148,7 +134,7 @@ def compute_step(
     for begin in range(0, count, outer.tasks_per_step):
         portion = addresses[begin : begin + outer.tasks_per_step]
         valid: dict[TaskAddress, TaskResult] = {}
-        for done in clock.waiting(executor.map(work, portion, meta, leave_out)):
+        for done in executor.map(work, portion, meta, leave_out):
             valid[done.address] = done.result
             progress.task_done(step, len(losses) + len(valid), count)
         ordered = [Contribution(a, valid[a].gradient, valid[a].examples) for a in sorted(valid)]

@@ -41,6 +41,8 @@ class ToyExecutor:
         Where the run is stopped from outside. `harm` changes the result at `harmed` (step, index).
     """
 
+    waited_s = 0.0
+
     def __init__(self, order=None, stop_at=None, harmed=None, harm=None):
         self.order = random.Random(order) if order is not None else None
         self.stop_at, self.harmed, self.harm = stop_at, harmed, harm

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 import metacl
+from metacl import api
 from metacl.config import HeldOut
 from metacl.coordination import coordinator
 from metacl.coordination.checkpoint import list_checkpoints, load_checkpoint
+from metacl.coordination.flat import FlatLayout
 from metacl.coordination.held_out import HeldOutLoss, HeldOutState
 from metacl.coordination.interrupt import StopRequested
 from metacl.coordination.worker import TaskFailed, Worker
@@ -66,15 +68,16 @@ def test_state_by_hand():
 
 def test_best_is_exported_and_last_is_kept(tmp_path, monkeypatch):
     asked = losses_by_step(monkeypatch, [3.0, 1.0, 2.0, 2.5])
-    config = config_of(tmp_path)
-    run = metacl.train(config)
+    config, written = config_of(tmp_path), []
+    monkeypatch.setattr(api, "write_initialization", lambda *arguments: written.append(arguments))
+    metacl.train(config)
     last = load_checkpoint(config.folder / "checkpoints" / "step-6")
     best = load_checkpoint(config.folder / "checkpoints" / "best" / "step-2")
     assert (best.held_out["best_step"], last.step) == (0, 6)  # saved before the verdict, which resuming repeats
-    stored = metacl.load_initialization(run.initialization)
-    worker = Worker(config)
-    assert worker.layout.flatten(best.meta).tobytes() == asked[1].tobytes()
-    assert worker.layout.flatten(stored.meta).tobytes() == asked[1].tobytes()
+    ((_, _, _, meta, steps, card),) = written
+    layout = FlatLayout.of(meta)
+    assert layout.flatten(best.meta).tobytes() == layout.flatten(meta).tobytes() == asked[1].tobytes()
+    assert steps == 2 and "- 2 outer steps of 2 tasks" in card
     lines = [json.loads(line) for line in (config.folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["held_out_loss"] for line in lines] == [3.0, None, 1.0, None, 2.0, None]
 
