@@ -96,6 +96,10 @@ class _Struck(Work[TaskResult]):
     def __call__(self, worker: Worker, address: TaskAddress, meta: Flat) -> TaskResult:
         return self.work(worker, address, meta)
 
+    @property
+    def kind(self) -> str:
+        return self.work.kind
+
     def handed_out(self, address: TaskAddress) -> Work[TaskResult]:
         fault = self.faults.of_task(address)
         if fault is None:

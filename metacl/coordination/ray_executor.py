@@ -51,7 +51,8 @@ class RayExecutor:
         parameters = Parameters.of(meta)
         with held():
             shared = ray.put(parameters)
-        self._scheduler.begin(addresses, 1.0 if left_out is None else self._config.outer.minimum_completion)
+        enough = 1.0 if left_out is None else self._config.outer.minimum_completion
+        self._scheduler.begin(addresses, enough, work.kind)
         try:
             while not self._scheduler.done:
                 with held():

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -31,6 +31,9 @@ ENOUGH = 5
 
 SPREAD = 0.1
 """Least spread of the times, as a part of their median: tasks that all take the same time have a MAD of 0."""
+
+GRACE_S = 1.0
+"""Being late by less is not worth computing anything twice."""
 
 
 @dataclass(frozen=True)
@@ -77,16 +80,19 @@ class Scheduler:
         self._waiting: deque[TaskAddress] = deque()
         self._held: dict[int, list[Ticket]] = {}  # by group, oldest first: the oldest is the one it computes
         self._since: dict[int, float] = {}  # when a group began with its oldest
-        self._seconds: deque[float] = deque(maxlen=WINDOW)
+        self._seconds_of: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=WINDOW))
+        self._kind = ""
         self._accepted = self._enough = 0
         self._issued = 0
 
-    def begin(self, addresses: Sequence[TaskAddress], minimum_completion: float = 1.0) -> None:
+    def begin(self, addresses: Sequence[TaskAddress], minimum_completion: float = 1.0, kind: str = "") -> None:
         """A new call. What groups still hold of the one before is stale from now on, and only keeps them busy.
 
         minimum_completion : the part of the addresses that must be accepted before stragglers may be dropped.
+        kind : of work; only times of the same kind are compared.
         """
         self._call += 1
+        self._kind = kind
         self._open = {address: _Open() for address in addresses}
         self._waiting = deque(self._open)
         self._accepted = 0
@@ -178,11 +184,12 @@ class Scheduler:
 
     def deadline(self) -> float | None:
         """Seconds after which a task is a straggler: median + k · MAD of the finished; None before there are enough."""
-        if len(self._seconds) < ENOUGH:
+        finished = self._seconds_of[self._kind]
+        if len(finished) < ENOUGH:
             return None
-        median = statistics.median(self._seconds)
-        spread = statistics.median(abs(seconds - median) for seconds in self._seconds)
-        return median + self._stragglers.deviations * max(spread, SPREAD * median)
+        median = statistics.median(finished)
+        spread = max(statistics.median(abs(seconds - median) for seconds in finished), SPREAD * median)
+        return median + max(self._stragglers.deviations * spread, GRACE_S)
 
     def reissue_overdue(self) -> list[Ticket]:
         """Under policy "reissue": what late groups hold; others compute it as well, and the first result wins."""
@@ -243,8 +250,8 @@ class Scheduler:
             return
         now = self._clock()
         if held[0] == ticket:
-            if timed:
-                self._seconds.append(now - self._since[ticket.group])
+            if timed and ticket.call == self._call:
+                self._seconds_of[self._kind].append(now - self._since[ticket.group])
             self._since[ticket.group] = now
         held.remove(ticket)
 

@@ -56,6 +56,11 @@ class Work(ABC, Generic[R]):
     def __call__(self, worker: Worker, address: TaskAddress, meta: Flat) -> R:
         """Compute it. Depends on its arguments alone. Raises `TaskFailed` if this one task has no result."""
 
+    @property
+    def kind(self) -> str:
+        """What takes about the same time everywhere: tasks are late in comparison with others of their kind."""
+        return type(self).__name__
+
     def handed_out(self, address: TaskAddress) -> Work[R]:
         """What is sent to a worker for this address, each time that is. Default: this."""
         return self

@@ -123,13 +123,27 @@ def test_deadline_is_median_and_deviations():
     made = Scheduler(Stragglers(deviations=3.0), queue=1, clock=clock)
     made.join(0)
     made.begin(addresses(9))
-    finished_tasks(made, clock, [1.0, 2.0, 3.0, 4.0])
+    finished_tasks(made, clock, [10.0, 20.0, 30.0, 40.0])
     assert made.deadline() is None
-    finished_tasks(made, clock, [10.0])
+    finished_tasks(made, clock, [100.0])
     assert ENOUGH == 5
-    assert made.deadline() == pytest.approx(3.0 + 3.0 * 1.0)  # |1-3|, |2-3|, 0, |4-3|, |10-3|: MAD 1
-    finished_tasks(made, clock, [3.0, 3.0, 3.0, 3.0])
-    assert made.deadline() == pytest.approx(3.0 + 3.0 * 0.1 * 3.0)  # a MAD of 0 is replaced by a tenth of the median
+    assert made.deadline() == pytest.approx(30.0 + 3.0 * 10.0)  # |10-30|, |20-30|, 0, |40-30|, |100-30|: MAD 10
+    finished_tasks(made, clock, [30.0, 30.0, 30.0, 30.0])
+    assert made.deadline() == pytest.approx(30.0 + 3.0 * 0.1 * 30.0)  # a tenth of the median in the place of a MAD of 0
+
+
+def test_quick_tasks_are_given_a_second_and_kinds_have_deadlines_of_their_own():
+    clock = Clock()
+    made = Scheduler(Stragglers(deviations=3.0), queue=1, clock=clock)
+    made.join(0)
+    made.begin(addresses(5), kind="training")
+    finished_tasks(made, clock, [0.125] * 5)
+    assert made.deadline() == 0.125 + 1.0
+    made.begin(addresses(5), kind="evaluation")
+    assert made.deadline() is None
+    finished_tasks(made, clock, [60.0] * 5)
+    made.begin(addresses(1), kind="training")
+    assert made.deadline() == 0.125 + 1.0
 
 
 def straggling(policy, minimum_completion=1.0, others=1):
