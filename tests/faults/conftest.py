@@ -86,12 +86,14 @@ class Drill:
             self.cluster.remove_node(node)
         while len(self.nodes) < count:
             self.add_node()
-        if dead:  # groups that were there are found out by giving them work
-            self.train("probe", outer={"steps": 1, "tasks_per_step": 6})
-        deadline = time.monotonic() + 120
-        while self.groups() != count:
-            assert time.monotonic() < deadline, self.notes[-10:]
-            self.executor._wait()
+        fleet, deadline = self.executor._fleet, time.monotonic() + 90
+        while dead or self.groups() != count:
+            assert time.monotonic() < deadline, self.notes[-5:]
+            if dead or self.groups() > count:  # groups that were there are found out by giving them work
+                self.train("probe", outer={"steps": 1, "tasks_per_step": 6})
+                dead = []
+            elif fleet.awaited:
+                fleet.advance(ray.wait(fleet.awaited, timeout=0.5)[0])
 
     def groups(self):
         return len(self.executor._fleet.ready)
@@ -120,7 +122,7 @@ class Drill:
         self.cluster.shutdown()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # tests/ray has a cluster of its own in the same process
 def drill(tmp_path_factory):
     made = Drill(tmp_path_factory.mktemp("drill"))
     yield made

@@ -83,14 +83,14 @@ def test_shrinking_midway(drill):
 
 def test_sigterm_and_a_damaged_checkpoint(drill):
     drill.wait_for_groups(1)
-    config = drill.config("stopped", faults=[strike("sigterm", 2), strike("corrupt_checkpoint", 1)])
-    with pytest.raises(RunInterrupted, match="stopped after 2 of 5 steps") as caught:
+    config = drill.config("stopped", faults=[strike("sigterm", 4), strike("corrupt_checkpoint", 3)])
+    with pytest.raises(RunInterrupted, match="stopped after 4 of 5 steps") as caught:
         drill.go_on(config)
     assert caught.value.exit_code == 75
     drill.wait_for_groups(2)  # and it goes on with another number of groups
     run = drill.go_on(config)
     assert not run.said("strikes")
-    assert run.said("skipping a damaged checkpoint", "step-2: meta_params.safetensors")
+    assert run.said("skipping a damaged checkpoint", "step-4: meta_params.safetensors")
     assert initialization_hash(config) == drill.expected
 
 
