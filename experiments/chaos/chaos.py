@@ -30,6 +30,7 @@ SEED = 5
 FULL = {"count": 110, "steps": 160}
 CHECK = {"count": 12, "steps": 20}
 HEALTH = {"health_check_period_ms": 1000, "health_check_failure_threshold": 4, "health_check_timeout_ms": 2000}
+HEAD = {"num_cpus": 0, "include_dashboard": False, "_system_config": HEALTH}
 NODE_AWAY_S = 3.0
 RESUMABLE = (75, 3)
 
@@ -38,7 +39,7 @@ class Nodes:
     """A head without CPUs and `NODES` nodes with one each; those that die are replaced."""
 
     def __init__(self) -> None:
-        self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "_system_config": HEALTH})
+        self.cluster = Cluster(initialize_head=True, head_node_args=HEAD)
         self._nodes = [self.cluster.add_node(num_cpus=1) for _ in range(NODES)]
         self.cluster.wait_for_nodes()
         self.replaced = 0

@@ -23,6 +23,7 @@ QUICK_TO_NOTICE = {
     "health_check_failure_threshold": 3,
     "health_check_timeout_ms": 1000,
 }
+HEAD = {"num_cpus": 0, "include_dashboard": False, "_system_config": QUICK_TO_NOTICE}
 WORKERS = {"executor": "ray", "groups": {"min": 1, "max": 3}, "task_timeout_s": 5.0}
 
 
@@ -59,7 +60,7 @@ class Drill:
     def __init__(self, folder):
         self.folder = folder
         self.model = save_tiny_bert(folder / "model")
-        self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "_system_config": QUICK_TO_NOTICE})
+        self.cluster = Cluster(initialize_head=True, head_node_args=HEAD)
         self.nodes = []
         self.add_node()
         self.cluster.wait_for_nodes()
