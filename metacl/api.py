@@ -17,11 +17,12 @@ from typing import Any, Protocol
 import metacl
 from metacl.config import Evaluation, RunConfig, config_to_yaml
 from metacl.coordination import coordinator
-from metacl.coordination.coordinator import Progress, Resume
+from metacl.coordination.coordinator import Resume
 from metacl.coordination.executor import Executor, LocalExecutor, Notify
 from metacl.coordination.flat import FlatLayout
 from metacl.coordination.interrupt import StopRequested, StopSignals
 from metacl.coordination.run_folder import RunFolder, write_text
+from metacl.coordination.step import Progress
 from metacl.errors import ConfigError, RunInterrupted
 from metacl.evaluation import as_dict, default_methods
 from metacl.evaluation import evaluate as run_evaluation
@@ -65,7 +66,11 @@ def train(config: RunConfig, progress: EvaluationProgress | None = None, resume:
     MetaclError
         See `metacl.errors`; its `exit_code` says whose turn it is.
     """
-    progress = progress or QuietProgress()
+    with RunFolder(config.folder).locked():
+        return _train(config, progress or QuietProgress(), resume)
+
+
+def _train(config: RunConfig, progress: EvaluationProgress, resume: Resume) -> RunResult:
     folder = RunFolder(config.folder)
     folder.check(config, resume=resume != "never")
     check_data(config)
@@ -81,14 +86,16 @@ def train(config: RunConfig, progress: EvaluationProgress | None = None, resume:
                 "the first step traces and compiles: about two minutes, less once the compiler's cache is warm"
             )
         started = time.perf_counter()
-        meta = coordinator.train(config, initial, executor, progress, signals, start)
+        trained = coordinator.train(config, initial, executor, progress, signals, start)
         training_seconds = time.perf_counter() - started
-        write_initialization(folder.initialization, config, learner, meta, config.outer.steps, model_card(config, None))
+        write_initialization(
+            folder.initialization, config, learner, trained.meta, trained.step, model_card(config, trained.step, None)
+        )
         if config.evaluation is None:
             return RunResult(folder.path, folder.initialization, None)
         try:
             with signals.abandonable():
-                results = _measure(config, config.evaluation, executor, meta, progress)
+                results = _measure(config, config.evaluation, executor, trained.meta, progress)
         except StopRequested:
             raise RunInterrupted(
                 f"training is complete ({folder.initialization}), the evaluation was stopped. "
@@ -98,10 +105,12 @@ def train(config: RunConfig, progress: EvaluationProgress | None = None, resume:
         training_seconds_this_session=training_seconds,
         training=_training_cost(folder),
         base_parameters=learner.base_parameters,
-        learned_parameters=parameter_count(meta),
+        learned_parameters=parameter_count(trained.meta),
     )
     write_text(folder.results, json.dumps(results, indent=2) + "\n")
-    write_initialization(folder.initialization, config, learner, meta, config.outer.steps, model_card(config, results))
+    write_initialization(
+        folder.initialization, config, learner, trained.meta, trained.step, model_card(config, trained.step, results)
+    )
     write_report(folder.report, results, read_metrics(folder), config_to_yaml(config))
     return RunResult(folder.path, folder.initialization, results)
 
@@ -153,6 +162,8 @@ def check_data(config: RunConfig, training: bool = True) -> str:
     source = config.data.open()
     if training:
         source.check("train", config.episodes)
+        if config.outer.held_out is not None:
+            source.check("valid", config.episodes)
     if config.evaluation is not None:
         source.check(config.evaluation.split, config.evaluation.shape)
     return source.describe()

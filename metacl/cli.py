@@ -172,7 +172,8 @@ def evaluate(
             raise ConfigError("--class-split is of a bundled data set; all classes of a file are evaluated.")
         tree["data"]["class_split"] = class_split
     if groups is not None:
-        tree["workers"].update(executor="ray" if groups else "local", groups=max(groups, 1))
+        tree["workers"].update(executor="ray" if groups else "local", groups=max(groups, 1), min_groups=None)
+        tree["faults"] = ()  # they were for the training
     shape = stored.config.episodes
     configs = []
     for shot in _numbers("--shots", shots) if shots else [shape.shots]:
@@ -260,6 +261,37 @@ def export(
     tensors, numbers = export_initialization(run, folder)
     out.print(f"{tensors} tensors, {numbers:,} numbers, written to {folder}", soft_wrap=True)
     out.print(f"load it with: peft.PeftModel.from_pretrained(base_model, '{folder}')", soft_wrap=True, highlight=False)
+
+
+@app.command(epilog=EXIT_CODES)
+def replay(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
+    step: Annotated[int, typer.Argument(min=0, help="The outer step, from 0, as in the task's address.")],
+    index: Annotated[int, typer.Argument(min=0, help="The task's index in its step.")],
+) -> None:
+    """Compute one task of a run again, alone, and say what happened in it.
+
+    The parameters of a step are kept for tasks that were left out, and in checkpoints.
+    """
+    from metacl.coordination.replay import replay as compute_again
+    from metacl.coordination.run_folder import RunFolder
+
+    config = RunFolder(run).stored_config()
+    with err.status(f"computing task {index} of step {step}"):
+        found = compute_again(config, step, index)
+    lines = {
+        "task": str(found.address),
+        "in the run": f"left out: {found.recorded}" if found.recorded else "no failure on record",
+        "now": f"no usable result: {found.failure}" if found.failure else "a usable result",
+        "support losses": " ".join(f"{loss:.6g}" for loss in found.support_losses),
+        "query loss": "" if found.query_loss is None else f"{found.query_loss:.6g}",
+        "gradient norm": "" if found.gradient_norm is None else f"{found.gradient_norm:.6g}",
+        "not finite": ", ".join(f"{name}: {count}" for name, count in (found.not_finite or {}).items()),
+        "sha256": found.checksum or "",
+    }
+    for what, value in lines.items():
+        if value:
+            out.print(f"{what:<15} {escape(value)}", soft_wrap=True, highlight=False)
 
 
 @app.command(epilog=EXIT_CODES)

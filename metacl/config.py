@@ -33,31 +33,68 @@ from metacl.registry import Component, chosen_from, explain, nearest
 from metacl.tasks import TASK_SOURCES, EpisodeShape, TaskSource
 
 
+class HeldOut(Component):
+    """Early stopping: the query loss on `tasks` tasks of the valid classes, `every` so many outer steps and at the end.
+
+    The initialization is made from the parameters with the least loss. patience : training ends after so many
+    measurements without a gain; null for never.
+    """
+
+    every: PositiveInt = 10
+    tasks: PositiveInt = 16
+    patience: PositiveInt | None = None
+
+
 class OuterLoop(Component):
     """How the meta-parameters move: T tasks a step, one optimizer step on their combined meta-gradient.
 
     learning_rate : of everything learned but step sizes; step_size_learning_rate : of those.
-    schedule : "constant", or "cosine" down to zero at the last step; both after `warmup_steps` of linear warm-up.
+    optimizer : "adamw" and "adam" differ in the weight decay, which Adam adds to the gradient.
+    schedule : "constant", or "cosine" or "linear" down to zero at the last step; all after `warmup_steps` of linear
+    warm-up.
     clip_norm : the combined meta-gradient is scaled down to at most this norm; null for never.
+    accumulate : a step has tasks_per_step × accumulate tasks, in so many portions; the coordinator holds the gradients
+    of one portion at a time, combines each by itself, and averages them.
+    minimum_completion : the part of a step's tasks that must have a usable meta-gradient for the step to be taken.
     """
 
     steps: PositiveInt = 100
     tasks_per_step: PositiveInt = 4
-    optimizer: Literal["adamw", "sgd"] = "adamw"
+    accumulate: PositiveInt = 1
+    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
     learning_rate: PositiveFloat = 1e-3
     step_size_learning_rate: PositiveFloat = 1e-2
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    schedule: Literal["constant", "cosine"] = "constant"
+    schedule: Literal["constant", "cosine", "linear"] = "constant"
     warmup_steps: NonNegativeInt = 0
     clip_norm: PositiveFloat | None = None
+    minimum_completion: Annotated[float, Field(gt=0, le=1)] = 0.5
     aggregator: Annotated[Aggregator, chosen_from(AGGREGATORS)] = AGGREGATORS.build({"name": "mean"})
+    held_out: HeldOut | None = None
+
+
+class Stragglers(Component):
+    """What to do with a task that takes longer than median + `deviations` · MAD of those finished.
+
+    policy : "wait"; "reissue": another group computes it as well and the first result wins, which changes no bit;
+    "drop": the step goes on without it as soon as outer.minimum_completion is reached, and then what is trained
+    depends on timing.
+    """
+
+    policy: Literal["wait", "reissue", "drop"] = "reissue"
+    deviations: PositiveFloat = 8.0
 
 
 class Workers(Component):
     """Who computes the tasks.
 
     executor : "local" (this process, no Ray and no DeepSpeed) or "ray" (worker groups as Ray actors).
-    groups : worker groups; a task is computed by one group. threads : CPU threads per rank, always the same,
+    groups : worker groups; a task is computed by one group. A number: all must be there to start. {min: 1, max: 8},
+    which sets groups = 8 and min_groups = 1: start with the least and grow. A run that loses groups goes on with what
+    is left (not below min_groups) and grows again when there is room.
+    respawns : how often a group is started again that is lost before it has finished a task.
+    task_timeout_s : a group that computes one task for longer hangs, and is killed; a first task may compile.
+    threads : CPU threads per rank, always the same,
     because the last bits of a result depend on it. gpus_per_group : 0 for CPU workers.
     address : of a running Ray cluster ("auto" for one on this machine); null starts a small one in this process.
     zero_stage : DeepSpeed ZeRO stage of the group's engine. start_timeout_s : how long groups may take to start.
@@ -65,11 +102,41 @@ class Workers(Component):
 
     executor: Literal["local", "ray"] = "ray"
     groups: PositiveInt = 1
+    min_groups: PositiveInt | None = None
+    respawns: NonNegativeInt = 3
+    task_timeout_s: PositiveFloat = 1800.0
+    stragglers: Stragglers = Stragglers()
     threads: PositiveInt = 1
     gpus_per_group: NonNegativeInt = 0
     address: str | None = None
     zero_stage: Literal[0, 1, 2] = 0
     start_timeout_s: PositiveFloat = 300.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_range(cls, options: Any) -> Any:
+        found = options.get("groups") if isinstance(options, dict) else None
+        if not isinstance(found, dict):
+            return options
+        if set(found) != {"min", "max"} or "min_groups" in options:
+            raise ValueError("workers.groups: expected a number or {min: 1, max: 8}")
+        return {**options, "groups": found["max"], "min_groups": found["min"]}
+
+    @model_validator(mode="after")
+    def _min_is_at_most_max(self) -> Workers:
+        if self.min_groups is not None and self.min_groups > self.groups:
+            raise ValueError(f"workers.groups: min {self.min_groups} is more than max {self.groups}")
+        return self
+
+    @property
+    def groups_to_start(self) -> int:
+        """How many groups must be there for a run to start."""
+        return self.groups if self.min_groups is None else self.min_groups
+
+    @property
+    def groups_to_go_on(self) -> int:
+        """How many groups must be there, or be coming back, for a run to go on."""
+        return self.min_groups or 1
 
     @model_validator(mode="after")
     def _one_process_is_one_group(self) -> Workers:
@@ -86,6 +153,35 @@ class Checkpoints(Component):
 
     every: PositiveInt = 10
     keep: PositiveInt = 2
+
+
+NEEDS_GROUPS = ("kill_rank", "kill_node", "hang")
+"""Faults that would end or stop this process, were it the worker."""
+
+
+class Fault(Component):
+    """Something that goes wrong, once: a drill for your own cluster, by the switch that metacl's tests use.
+
+    kind : "kill_rank", "kill_node" (the Ray node of the task's group), "hang", "slow", "non_finite" and "corrupt_reply"
+    strike when task `index` of outer step `step` (from 0, as in its address) is computed first, and "sigterm" stops the
+    driver when it hands that task out. "corrupt_checkpoint" and "disk_full" strike the first checkpoint that is
+    written after that step. seconds : how long "slow" takes.
+    """
+
+    kind: Literal[
+        "kill_rank",
+        "kill_node",
+        "hang",
+        "slow",
+        "non_finite",
+        "corrupt_reply",
+        "corrupt_checkpoint",
+        "disk_full",
+        "sigterm",
+    ]
+    step: NonNegativeInt
+    index: NonNegativeInt = 0
+    seconds: PositiveFloat = 5.0
 
 
 class Evaluation(Component):
@@ -106,6 +202,7 @@ class RunConfig(Component):
 
     preset : a published algorithm (``metacl list``); what it chooses lies under the sections given here.
     plugins : modules of your own that register objectives, estimators, …; imported in every worker, too.
+    faults : what is to go wrong, as a drill; none of it changes a bit of what is trained.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -123,6 +220,14 @@ class RunConfig(Component):
     workers: Workers = Workers()
     checkpoints: Checkpoints = Checkpoints()
     evaluation: Evaluation | None = None
+    faults: tuple[Fault, ...] = ()
+
+    @model_validator(mode="after")
+    def _faults_have_someone_to_strike(self) -> RunConfig:
+        for position, fault in enumerate(self.faults):
+            if fault.kind in NEEDS_GROUPS and self.workers.executor == "local":
+                raise ValueError(f"faults.{position}: {fault.kind} needs worker groups. Set workers.executor=ray")
+        return self
 
     @model_validator(mode="before")
     @classmethod

@@ -148,7 +148,14 @@ BAD = {
     "text instead of a section": ("outer: fast", ["outer:", "'fast'"]),
     "negative": ("outer: {learning_rate: -1}", ["outer.learning_rate", "greater than 0", "-1"]),
     "not a number": ("outer: {learning_rate: .nan}", ["outer.learning_rate"]),
-    "unknown choice": ("outer: {schedule: linear}", ["outer.schedule", "'constant' or 'cosine'", "'linear'"]),
+    "fewest groups above the most": ("workers: {groups: {min: 3, max: 2}}", ["workers.groups: min 3", "max 2"]),
+    "half a range of groups": ("workers: {groups: {min: 3}}", ["workers.groups: expected a number or {min: 1, max"]),
+    "no such fault": ("faults: [{kind: flood, step: 1}]", ["faults.0.kind", "'sigterm'", "'flood'"]),
+    "hang without groups": (
+        "workers: {executor: local}\nfaults: [{kind: hang, step: 1}]",
+        ["faults.0: hang needs worker groups. Set workers.executor=ray"],
+    ),
+    "unknown choice": ("outer: {schedule: exponential}", ["outer.schedule", "'cosine' or 'linear'", "'exponential'"]),
     "name with a slash": ("name: a/b", ["name:", "'a/b'"]),
     "seed too large": ("seed: 9223372036854775808", ["seed:", "9223372036854775808"]),
     "evaluation without a shape": ("evaluation: {episodes: 3}", ["evaluation.shape: missing"]),
@@ -271,3 +278,13 @@ def test_plugins_register_what_a_config_can_choose(tmp_path, monkeypatch):
     assert config.objective.to_dict() == {"name": "mine", "weight": 2.0}
     with pytest.raises(ConfigError, match="plugins: 'no_such_plugin' cannot be imported"):
         load(tmp_path, MINIMAL + "plugins: [no_such_plugin]\n")
+
+
+def test_groups_as_a_range():
+    tree = yaml.safe_load(MINIMAL)
+    workers = config_from_dict({**tree, "workers": {"groups": {"min": 2, "max": 8}}}).workers
+    assert (workers.groups, workers.groups_to_start, workers.groups_to_go_on) == (8, 2, 2)
+    again = config_from_dict({**tree, "workers": workers.to_dict()}).workers  # as a stored config gives them
+    assert again == workers
+    number = config_from_dict({**tree, "workers": {"groups": 3}}).workers
+    assert (number.groups, number.groups_to_start, number.groups_to_go_on) == (3, 3, 1)

@@ -7,16 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from metacl.aggregation.base import AGGREGATORS, Aggregator
+from metacl.aggregation.base import AGGREGATORS, Aggregator, Contribution, weighted_mean
 
 
 @AGGREGATORS.register("mean")
 class Mean(Aggregator):
     """Every task counts the same."""
 
-    def combine(self, gradients: Sequence[NDArray[np.float32]]) -> NDArray[np.float64]:
+    def combine(self, contributions: Sequence[Contribution]) -> NDArray[np.float64]:
         """Sum in float64 in the order given, divided by T."""
-        total = np.zeros(gradients[0].shape, dtype=np.float64)
-        for gradient in gradients:
-            total += gradient
-        return total / len(gradients)
+        return weighted_mean([c.gradient for c in contributions], [1] * len(contributions))

@@ -12,8 +12,10 @@ import hashlib
 import json
 import os
 import shutil
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -29,14 +31,19 @@ HASHED = {"meta_params.safetensors", "outer_state.safetensors", "state.json"}
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The state of training after `step` outer steps."""
+    """The state of training after `step` outer steps. `held_out`: plain values, how the held-out tasks went so far."""
 
     step: int
     meta: Params
     outer_state: dict[str, Tensor]
+    held_out: dict[str, Any] = field(default_factory=dict)
 
 
-def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
+Write = Callable[[dict[str, Tensor], Path], None]
+"""Writes tensors to a file."""
+
+
+def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int, write: Write = save_file) -> Path:
     """Write ``folder/step-N`` atomically, then remove all but the newest `keep`.
 
     Raises `ResourceError` on a full disk.
@@ -48,9 +55,10 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
         for left in folder.glob(".step-*.tmp-*"):  # by a process that was killed while it wrote
             _remove(left)
         aside.mkdir()
-        save_file({n: t.detach().contiguous() for n, t in checkpoint.meta.items()}, aside / "meta_params.safetensors")
-        save_file(checkpoint.outer_state, aside / "outer_state.safetensors")
-        (aside / "state.json").write_text(json.dumps({"format": FORMAT, "step": checkpoint.step}) + "\n")
+        write({n: t.detach().contiguous() for n, t in checkpoint.meta.items()}, aside / "meta_params.safetensors")
+        write(checkpoint.outer_state, aside / "outer_state.safetensors")
+        state = {"format": FORMAT, "step": checkpoint.step, "held_out": checkpoint.held_out}
+        (aside / "state.json").write_text(json.dumps(state) + "\n")
         hashes = {path.name: _sha256(path) for path in sorted(aside.iterdir())}
         (aside / "manifest.json").write_text(json.dumps(hashes, indent=1) + "\n")
         for path in aside.iterdir():
@@ -101,7 +109,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise TrainingError(f"{path}: not a complete checkpoint ({error}).") from None
     if state.get("format") != FORMAT:
         raise TrainingError(f"{path}: written in format {state.get('format')}, this metacl reads {FORMAT}.")
-    return Checkpoint(int(state["step"]), meta, outer)
+    return Checkpoint(int(state["step"]), meta, outer, state.get("held_out", {}))
 
 
 def newest_checkpoint(folder: Path, notify: Notify) -> Checkpoint | None:

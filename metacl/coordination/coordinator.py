@@ -6,12 +6,9 @@ results are combined in address order, so what it trains does not depend on who 
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, TypeVar
+from typing import Literal
 
 import numpy as np
 import torch
@@ -19,53 +16,19 @@ import torch
 from metacl.config import RunConfig
 from metacl.coordination.checkpoint import Checkpoint, load_checkpoint, newest_checkpoint, save_checkpoint
 from metacl.coordination.executor import Executor, Notify
-from metacl.coordination.flat import FlatLayout, checksum
+from metacl.coordination.failed_tasks import record_failed
+from metacl.coordination.faults import Faults
+from metacl.coordination.flat import Flat, FlatLayout
+from metacl.coordination.held_out import HeldOutState, held_out_loss
 from metacl.coordination.interrupt import StopRequested, StopSignals
 from metacl.coordination.outer import OuterOptimizer
 from metacl.coordination.run_folder import RunFolder
-from metacl.coordination.worker import MetaGradientWork, TaskResult
+from metacl.coordination.step import MetaGradient, Progress, StepClock, StepFailed, compute_step, step_metrics
+from metacl.coordination.worker import MetaGradientWork
 from metacl.errors import ConfigError, ResourceError, RunInterrupted, TrainingError
 from metacl.learners.base import Params
-from metacl.tasks import TaskAddress
-
-
-@dataclass(frozen=True)
-class StepMetrics:
-    """What one outer step did. Losses are means over the step's tasks; support losses are before and after adapting.
-
-    coordinator_seconds : of `seconds`, what was not spent waiting for workers; saving the step before is in it.
-    estimator_error : relative distance from the exact meta-gradient, the mean over the step's monitored tasks.
-    """
-
-    step: int
-    query_loss: float
-    support_loss_first: float | None
-    support_loss_last: float | None
-    gradient_norm: float
-    tasks: int
-    seconds: float
-    coordinator_seconds: float
-    estimator_error: float | None = None
-
-
-class Progress(Protocol):
-    """Whoever shows a run to a person."""
-
-    def note(self, text: str) -> None:
-        """Something worth a line."""
-        ...
-
-    def task_done(self, step: int, done: int, of: int) -> None:
-        """One more task of the current step is back."""
-        ...
-
-    def step_done(self, metrics: StepMetrics, steps: int) -> None:
-        """An outer step is taken."""
-        ...
-
 
 Resume = Literal["auto", "never"] | Path
-T = TypeVar("T")
 
 
 def starting_checkpoint(config: RunConfig, layout: FlatLayout, resume: Resume, notify: Notify) -> Checkpoint | None:
@@ -110,6 +73,14 @@ def _named_checkpoint(config: RunConfig, path: Path) -> Checkpoint:
     return checkpoint
 
 
+@dataclass(frozen=True)
+class Trained:
+    """What training made: the meta-parameters after `step` outer steps, which may be the best ones, not the last."""
+
+    meta: Params
+    step: int
+
+
 def train(
     config: RunConfig,
     initial: Params,
@@ -117,8 +88,8 @@ def train(
     progress: Progress,
     signals: StopSignals,
     start: Checkpoint | None,
-) -> Params:
-    """Run (or continue) the outer loop and return the trained meta-parameters.
+) -> Trained:
+    """Run (or continue) the outer loop.
 
     Parameters
     ----------
@@ -136,121 +107,124 @@ def train(
     RunInterrupted
         SIGINT or SIGTERM; the last finished step is saved.
     TrainingError, ResourceError
-        See `metacl.errors`. When workers are lost the last finished step is saved first.
+        See `metacl.errors`. When workers are lost for good the last finished step is saved first.
     """
-    folder = RunFolder(config.folder)
-    outer = OuterOptimizer(config.outer, initial)
-    layout = FlatLayout.of(initial)
-    step = 0
-    if start is not None:
-        outer.restore(start.meta, start.outer_state)
-        step = start.step
-        progress.note(f"continuing after step {step}")
-    folder.keep_metrics_until(step)
-    saved = -1 if start is None else step
-    clock = StepClock()
+    run = _Run(config, initial, executor, progress, start)
     try:
-        while step < config.outer.steps:
+        while True:
             with signals.abandonable():
-                results = _compute(config, step, layout.flatten(outer.meta), executor, progress, clock)
-            metrics = _step(config, step, results, outer, layout, clock)
-            step += 1
-            folder.append_metrics(vars(metrics))
-            if step % config.checkpoints.every == 0 or step == config.outer.steps:
-                _save(folder, step, outer, config)
-                saved = step
-            progress.step_done(metrics, config.outer.steps)
+                run.measure_held_out()
+            if run.finished:
+                return run.result()
+            with signals.abandonable():
+                gradient = run.compute()
+            run.take_step(gradient)
     except (StopRequested, ResourceError) as stopped:
-        if saved != step:
-            _save(folder, step, outer, config)
+        run.save()
         if isinstance(stopped, ResourceError):
             raise
         raise RunInterrupted(
-            f"stopped after {step} of {config.outer.steps} steps; everything up to there is saved in "
-            f"{folder.checkpoints}. The same command continues it."
+            f"stopped after {run.step} of {config.outer.steps} steps; everything up to there is saved in "
+            f"{run.folder.checkpoints}. The same command continues it."
         ) from None
-    return {name: parameter.detach().clone() for name, parameter in outer.meta.items()}
 
 
-class StepClock:
-    """Times a step from the end of the one before, and what of it was spent waiting for workers."""
+class _Run:
+    """The outer loop's state: the optimizer, how many steps are taken, how the held-out tasks went, what is saved."""
 
-    def __init__(self) -> None:
-        self._began = time.perf_counter()
-        self._waited = 0.0
+    def __init__(
+        self, config: RunConfig, initial: Params, executor: Executor, progress: Progress, start: Checkpoint | None
+    ) -> None:
+        self.folder = RunFolder(config.folder)
+        self.step = 0
+        self._config = config
+        self._executor = executor
+        self._progress = progress
+        self._outer = OuterOptimizer(config.outer, initial)
+        self._layout = FlatLayout.of(initial)
+        self._faults = Faults(config.faults, self.folder.faults, progress.note)
+        self._held_out = HeldOutState()
+        self._held_out_loss: float | None = None
+        self._saved = -1
+        if start is not None:
+            self._outer.restore(start.meta, start.outer_state)
+            self._held_out = HeldOutState(**start.held_out)
+            self.step = self._saved = start.step
+            progress.note(f"continuing after step {self.step}")
+        self.folder.keep_metrics_until(self.step)
+        self._clock = StepClock(executor)
 
-    def waiting(self, results: Iterator[T]) -> Iterator[T]:
-        """The same results; the time until each is there counts as waiting."""
-        while True:
-            asked = time.perf_counter()
-            result = next(results, None)
-            self._waited += time.perf_counter() - asked
-            if result is None:
-                return
-            yield result
+    @property
+    def finished(self) -> bool:
+        """All steps are taken, or the held-out tasks say that more would not help."""
+        held_out = self._config.outer.held_out
+        return self.step == self._config.outer.steps or (held_out is not None and self._held_out.stops(held_out))
 
-    def lap(self) -> tuple[float, float]:
-        """(seconds of the step, seconds of it that were the coordinator's own). The next step begins now."""
-        now = time.perf_counter()
-        seconds, own = now - self._began, now - self._began - self._waited
-        self._began, self._waited = now, 0.0
-        return seconds, own
+    def measure_held_out(self) -> None:
+        """If it is time: the loss on the held-out tasks. The best parameters so far are kept aside."""
+        held_out = self._config.outer.held_out
+        if held_out is None or not self._held_out.due(held_out, self.step, self._config.outer.steps):
+            return
+        loss = held_out_loss(self._config, held_out, self._executor, self._meta())
+        after = self._held_out.after(self.step, loss)
+        best = after.best_step == self.step
+        if best:
+            save_checkpoint(self.folder.best, self._checkpoint(), keep=1)
+        self._held_out, self._held_out_loss = after, loss
+        self._progress.note(
+            f"held-out query loss after step {self.step}: {loss:.4f}{', the best so far' if best else ''}"
+        )
 
+    def compute(self) -> MetaGradient:
+        """The meta-gradient of the next step. Changes nothing but what is on record of failed tasks."""
+        work = self._faults.strike(MetaGradientWork())
+        try:
+            found = compute_step(self._config, self.step, self._meta(), work, self._executor, self._progress)
+        except StepFailed as error:
+            record_failed(self.folder.failed, self.step, self._outer.meta, error.left_out)
+            raise
+        if found.left_out:
+            record_failed(self.folder.failed, self.step, self._outer.meta, found.left_out)
+        return found
 
-def _compute(
-    config: RunConfig, step: int, meta: np.ndarray, executor: Executor, progress: Progress, clock: StepClock
-) -> dict[TaskAddress, TaskResult]:
-    addresses = [TaskAddress("train", config.seed, step, index) for index in range(config.outer.tasks_per_step)]
-    results: dict[TaskAddress, TaskResult] = {}
-    for done in clock.waiting(executor.map(MetaGradientWork(), addresses, meta)):
-        if checksum(done.result.gradient) != done.result.checksum:
-            raise TrainingError(f"task {done.address}: the gradient was damaged on its way (checksum differs).")
-        if not np.isfinite(done.result.gradient).all():
+    def take_step(self, found: MetaGradient) -> None:
+        """Move the parameters, write the metrics, save if it is time."""
+        norm = self._outer.step(self._layout.unflatten(found.gradient.astype(np.float32)), self.step)
+        if not all(bool(torch.isfinite(parameter).all()) for parameter in self._outer.meta.values()):
             raise TrainingError(
-                f"task {done.address}: the meta-gradient is not finite (query loss {done.result.query_loss}, support "
-                f"losses {list(done.result.support_losses)}). Lower inner.step_size or set outer.clip_norm."
+                f"outer step {self.step}: the meta-parameters are not finite. Lower outer.learning_rate."
             )
-        results[done.address] = done.result
-        progress.task_done(step, len(results), len(addresses))
-    return {address: results[address] for address in addresses}
+        metrics = step_metrics(self.step, found, norm, self._clock, self._held_out_loss)
+        self._held_out_loss = None
+        self.step += 1
+        self.folder.append_metrics(vars(metrics))
+        if self.step % self._config.checkpoints.every == 0 or self.step == self._config.outer.steps:
+            self.save()
+        self._progress.step_done(metrics, self._config.outer.steps)
+
+    def save(self) -> None:
+        """Save the last finished step, unless it is saved."""
+        if self._saved == self.step:
+            return
+        self._saved = self.step  # if it fails it is not tried again: the disk would still be full
+        write = self._faults.writer(self.step)
+        path = save_checkpoint(self.folder.checkpoints, self._checkpoint(), self._config.checkpoints.keep, write)
+        self._faults.saved(path, self.step)
+
+    def result(self) -> Trained:
+        """The best parameters where held-out tasks say which, else the last. The last are saved."""
+        self.save()
+        if self._held_out.best_step < 0:
+            return Trained(_copies(self._outer.meta), self.step)
+        best = load_checkpoint(self.folder.best / f"step-{self._held_out.best_step}")
+        return Trained(best.meta, best.step)
+
+    def _meta(self) -> Flat:
+        return self._layout.flatten(self._outer.meta)
+
+    def _checkpoint(self) -> Checkpoint:
+        return Checkpoint(self.step, self._outer.meta, self._outer.state(), self._held_out.to_dict())
 
 
-def _step(
-    config: RunConfig,
-    step: int,
-    results: dict[TaskAddress, TaskResult],
-    outer: OuterOptimizer,
-    layout: FlatLayout,
-    clock: StepClock,
-) -> StepMetrics:
-    ordered = [results[address] for address in sorted(results)]
-    combined = config.outer.aggregator.combine([result.gradient for result in ordered])
-    norm = outer.step(layout.unflatten(combined.astype(np.float32)), step)
-    if not all(bool(torch.isfinite(parameter).all()) for parameter in outer.meta.values()):
-        raise TrainingError(f"outer step {step}: the meta-parameters are not finite. Lower outer.learning_rate.")
-    seconds, own = clock.lap()
-    steps = config.inner.steps
-    errors = [
-        result.estimator_error
-        for result in ordered
-        if result.estimator_error is not None and math.isfinite(result.estimator_error)
-    ]
-    return StepMetrics(
-        step=step + 1,
-        query_loss=_mean([result.query_loss for result in ordered]),
-        support_loss_first=_mean([result.support_losses[0] for result in ordered]) if steps else None,
-        support_loss_last=_mean([result.support_losses[-1] for result in ordered]) if steps else None,
-        gradient_norm=norm,
-        tasks=len(ordered),
-        seconds=seconds,
-        coordinator_seconds=own,
-        estimator_error=_mean(errors) if errors else None,
-    )
-
-
-def _save(folder: RunFolder, step: int, outer: OuterOptimizer, config: RunConfig) -> None:
-    save_checkpoint(folder.checkpoints, Checkpoint(step, outer.meta, outer.state()), config.checkpoints.keep)
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)
+def _copies(params: Params) -> Params:
+    return {name: parameter.detach().clone() for name, parameter in params.items()}

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, TypeVar
 
@@ -12,7 +13,7 @@ import torch
 
 from metacl.config import RunConfig
 from metacl.coordination.flat import Flat
-from metacl.coordination.worker import Done, Work, Worker
+from metacl.coordination.worker import Done, ReplyDamaged, TaskFailed, Work, Worker
 from metacl.errors import ResourceError
 from metacl.tasks import TaskAddress
 
@@ -20,16 +21,30 @@ R = TypeVar("R")
 Notify = Callable[[str], None]
 """Receives one line a person should see while something takes time."""
 
+LeftOut = Callable[[TaskAddress, str], None]
+"""Receives the address of a task that has no result, and why."""
+
 
 class Executor(Protocol):
-    """Starts workers, spreads work over them, stops them."""
+    """Starts workers, spreads work over them, stops them.
+
+    waited_s : seconds spent waiting for workers so far; all other time of a step is the coordinator's own.
+    """
+
+    waited_s: float
 
     def start(self) -> None:
         """Bring the workers up. Raises `ResourceError` if that cannot be, within a bounded time."""
         ...
 
-    def map(self, work: Work[R], addresses: Sequence[TaskAddress], meta: Flat) -> Iterator[Done[R]]:
-        """Compute `work` for every address; results come as they finish, in any order, each exactly once."""
+    def map(
+        self, work: Work[R], addresses: Sequence[TaskAddress], meta: Flat, left_out: LeftOut | None = None
+    ) -> Iterator[Done[R]]:
+        """Compute `work` for every address; results come as they finish, in any order, checked, each exactly once.
+
+        left_out : told of every task that has no usable result (twice, on two groups if there are two) or was dropped
+        as a straggler. None: such a task is a `TaskFailed`.
+        """
         ...
 
     def close(self) -> None:
@@ -46,6 +61,13 @@ def out_of_memory(where: object, error: BaseException) -> ResourceError:
     )
 
 
+def give_up(address: TaskAddress, error: TaskFailed, left_out: LeftOut | None) -> None:
+    """A task stays without a result: tell whoever can go on without it, else raise with its address."""
+    if left_out is None:
+        raise TaskFailed(f"task {address}: {error}.")
+    left_out(address, str(error))
+
+
 class LocalExecutor:
     """One worker in this process."""
 
@@ -53,6 +75,7 @@ class LocalExecutor:
         self._config = config
         self._notify = notify
         self._worker: Worker | None = None
+        self.waited_s = 0.0
 
     def start(self) -> None:
         """Load data and model. Raises `ResourceError` if the GPU asked for is not there."""
@@ -64,15 +87,36 @@ class LocalExecutor:
         self._notify(f"loading {self._config.learner.source()}")
         self._worker = Worker(self._config)
 
-    def map(self, work: Work[R], addresses: Sequence[TaskAddress], meta: Flat) -> Iterator[Done[R]]:
+    def map(
+        self, work: Work[R], addresses: Sequence[TaskAddress], meta: Flat, left_out: LeftOut | None = None
+    ) -> Iterator[Done[R]]:
         """One after the other."""
-        assert self._worker is not None, "start() first"
         for address in addresses:
             try:
-                result = work(self._worker, address, meta)
-            except (MemoryError, torch.OutOfMemoryError) as error:
-                raise out_of_memory(f"task {address}", error) from None
-            yield Done(address, result)
+                result = self._compute(work, address, meta)
+            except TaskFailed as error:
+                give_up(address, error, left_out)
+            else:
+                yield Done(address, result)
+
+    def _compute(self, work: Work[R], address: TaskAddress, meta: Flat) -> R:
+        try:
+            return self._attempt(work, address, meta)
+        except (TaskFailed, ReplyDamaged) as error:
+            self._notify(f"task {address}: {error}; trying once more")
+        return self._attempt(work, address, meta)
+
+    def _attempt(self, work: Work[R], address: TaskAddress, meta: Flat) -> R:
+        assert self._worker is not None, "start() first"
+        began = time.perf_counter()
+        try:
+            result = work.handed_out(address)(self._worker, address, meta)
+        except (MemoryError, torch.OutOfMemoryError) as error:
+            raise out_of_memory(f"task {address}", error) from None
+        finally:
+            self.waited_s += time.perf_counter() - began
+        work.check(result, meta)
+        return result
 
     def close(self) -> None:
         """Forget the worker."""

@@ -53,4 +53,4 @@ class FlatLayout:
 
 def checksum(flat: Flat) -> str:
     """sha256 of the buffer's bytes."""
-    return hashlib.sha256(np.ascontiguousarray(flat).tobytes()).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(flat).data).hexdigest()

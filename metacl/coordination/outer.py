@@ -31,10 +31,8 @@ class OuterOptimizer:
         ]
         groups = [group for group in groups if group["params"]]
         self._optimizer: torch.optim.Optimizer
-        if config.optimizer == "adamw":
-            self._optimizer = torch.optim.AdamW(groups)
-        else:
-            self._optimizer = torch.optim.SGD(groups)
+        kinds = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam, "sgd": torch.optim.SGD}
+        self._optimizer = kinds[config.optimizer](groups)
         self._base_rates = [group["lr"] for group in self._optimizer.param_groups]
 
     def step(self, gradient: Params, step: int) -> float:
@@ -76,4 +74,6 @@ def schedule_factor(config: OuterLoop, step: int) -> float:
     if config.schedule == "constant":
         return 1.0
     progress = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
+    if config.schedule == "linear":
+        return 1.0 - progress
     return 0.5 * (1.0 + math.cos(math.pi * progress))

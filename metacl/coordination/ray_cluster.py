@@ -34,7 +34,7 @@ def connect(workers: Workers, notify: Notify) -> bool:
     try:
         if address is None:
             _check_own_gpus(workers)
-            notify(f"starting a Ray cluster in this process for {_asked(workers)}")
+            notify(f"starting a Ray cluster in this process for {_asked(workers, workers.groups)}")
             ray.init(
                 address="local",
                 num_cpus=workers.groups * workers.threads,
@@ -91,9 +91,9 @@ def _check_own_gpus(workers: Workers) -> None:
         )
 
 
-def _asked(workers: Workers) -> str:
+def _asked(workers: Workers, groups: int) -> str:
     gpus = f" and {workers.gpus_per_group} GPUs" if workers.gpus_per_group else ""
-    return f"{workers.groups} worker group(s) of {workers.threads} CPU(s){gpus}"
+    return f"{groups} worker group(s) of {workers.threads} CPU(s){gpus}"
 
 
 def _wait_for_answer(address: str) -> None:
@@ -130,11 +130,11 @@ def _wait_for_answer(address: str) -> None:
 
 
 def _check_capacity(workers: Workers) -> None:
-    total = ray.cluster_resources()
+    total, groups = ray.cluster_resources(), workers.groups_to_start
     for kind, each in (("CPU", workers.threads), ("GPU", workers.gpus_per_group)):
-        wanted, present = workers.groups * each, total.get(kind, 0)
+        wanted, present = groups * each, total.get(kind, 0)
         if wanted > present:
             raise ResourceError(
-                f"workers: {_asked(workers)} need {wanted} {kind}s, the cluster has {present:g}. "
+                f"workers: {_asked(workers, groups)} need {wanted} {kind}s, the cluster has {present:g}. "
                 f"Lower workers.groups or add nodes."
             )

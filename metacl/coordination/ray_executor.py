@@ -1,163 +1,169 @@
-"""Worker groups as Ray actors. Work goes out as addresses, results come back as flat buffers.
+"""Work on worker groups of a Ray cluster: out as addresses, back as flat buffers, whatever happens to the groups.
 
-Parameters are put into the object store once a call and read there without a copy. Each group has a short
-queue, so that it never waits for the driver and a slow one does not hoard tasks.
+Parameters are put into the object store once a call and read there without a copy. What to hand out, and what of the
+answers counts, is the scheduler's business; which groups there are, the fleet's; this file is between them.
 """
 
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 import ray
-import torch
-from ray.exceptions import RayError, RayTaskError
-from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+from ray.exceptions import RayError, RayTaskError, TaskCancelledError
 
 from metacl.config import RunConfig
-from metacl.coordination.executor import Notify, out_of_memory
+from metacl.coordination.executor import LeftOut, Notify, give_up
 from metacl.coordination.flat import Flat
 from metacl.coordination.interrupt import held
-from metacl.coordination.ray_cluster import connect
-from metacl.coordination.ray_group import GroupRank
-from metacl.coordination.worker import Done, Work
-from metacl.errors import MetaclError, ResourceError
+from metacl.coordination.ray_fleet import POLL_S, Fleet, error_of_ours, essence, is_loss
+from metacl.coordination.scheduler import Scheduler, Ticket
+from metacl.coordination.worker import Done, Parameters, Reply, ReplyDamaged, TaskFailed, Work
+from metacl.errors import ResourceError
 from metacl.tasks import TaskAddress
 
 R = TypeVar("R")
 
-POLL_S = 0.5
-"""How long a stop signal may have to wait for the driver to look up."""
-
-SAY_EVERY_S = 10.0
-"""While something slow starts, a line at most this often."""
-
-QUEUE = 2
-"""Tasks a group holds at a time: one it computes, one that waits."""
+LOSSES = 3
+"""A task whose groups are lost this often, one after the other, is what kills them: the run stops and names it."""
 
 
 class RayExecutor:
-    """Spreads work over worker groups on a Ray cluster."""
+    """Spreads work over worker groups; loses none of it."""
 
     def __init__(self, config: RunConfig, notify: Notify) -> None:
         self._config = config
         self._notify = notify
-        self._placements: list[PlacementGroup] = []
-        self._ranks: list[Any] = []
-        self._owns_connection = False
+        self._fleet = Fleet(config, notify)
+        self._scheduler = Scheduler(config.workers.stragglers)
+        self.waited_s = 0.0
+        self._running: dict[Any, Ticket] = {}  # of earlier calls too: a straggler keeps its group busy
 
     def start(self) -> None:
         """Connect, reserve the groups' places, start the ranks, load the model in each."""
-        workers = self._config.workers
-        self._owns_connection = connect(workers, self._notify)
-        deadline = time.monotonic() + workers.start_timeout_s
-        bundle = {"CPU": float(workers.threads)}
-        if workers.gpus_per_group:
-            bundle["GPU"] = float(workers.gpus_per_group)
-        for _ in range(workers.groups):
-            self._placements.append(placement_group([bundle], strategy="STRICT_PACK"))
-        self._wait([group.ready() for group in self._placements], deadline, "reserving places for the worker groups")
-        # Ray does not hide GPUs from an actor that asked for none; torch and DeepSpeed would then use them.
-        hidden = {} if workers.gpus_per_group else {"env_vars": {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu"}}
-        for placement in self._placements:
-            rank = ray.remote(GroupRank).options(
-                num_cpus=workers.threads,
-                num_gpus=workers.gpus_per_group,
-                runtime_env=hidden,
-                scheduling_strategy=PlacementGroupSchedulingStrategy(placement),
-            )
-            self._ranks.append(rank.remote())
-        places = self._wait([r.place.remote() for r in self._ranks], deadline, "starting the worker groups")
-        tree = self._config.to_dict()
-        ready = [
-            rank.build.remote(tree, address, port) for rank, (address, port) in zip(self._ranks, places, strict=True)
-        ]
-        for line in self._wait(ready, deadline, "loading model and data in every group, starting DeepSpeed"):
-            self._notify(line)
+        self._fleet.start()
 
-    def map(self, work: Work[R], addresses: Sequence[TaskAddress], meta: Flat) -> Iterator[Done[R]]:
-        """Results as the groups finish them. Raises `ResourceError` if a group dies."""
+    def map(
+        self, work: Work[R], addresses: Sequence[TaskAddress], meta: Flat, left_out: LeftOut | None = None
+    ) -> Iterator[Done[R]]:
+        """Results as groups finish them. Raises `ResourceError` if too few groups are left, or a task kills them."""
+        parameters = Parameters.of(meta)
         with held():
-            shared = ray.put(meta)
-        waiting = deque(addresses)
-        running: dict[Any, tuple[int, TaskAddress]] = {}
-        load = [0] * len(self._ranks)
+            shared = ray.put(parameters)
+        enough = 1.0 if left_out is None else self._config.outer.minimum_completion
+        self._scheduler.begin(addresses, enough, work.kind)
         try:
-            while waiting or running:
+            while not self._scheduler.done:
                 with held():
-                    while waiting and min(load) < QUEUE:
-                        group = load.index(min(load))
-                        address = waiting.popleft()
-                        running[self._ranks[group].run.remote(work, address, shared)] = (group, address)
-                        load[group] += 1
-                    finished, _ = ray.wait(list(running), timeout=POLL_S)
+                    self._hand_out(work, shared)
+                    finished = self._wait()
                 for reference in finished:
-                    group, address = running.pop(reference)
-                    load[group] -= 1
                     with held():
-                        result = self._get(reference, f"worker group {group} at {address}")
-                    yield Done(address, result)
+                        done = self._take(reference, work, parameters, left_out)
+                    if done is not None:
+                        yield done
+                with held():
+                    self._watch(left_out)
         finally:
-            for reference in running:  # an abandoned step: what has not begun is not worth beginning
+            for reference in self._running:  # what has not begun is not worth beginning
                 ray.cancel(reference, force=False)
 
     def close(self) -> None:
-        """Stop the ranks, give the places back, leave Ray unless it was there before."""
-        try:
-            for rank in self._ranks:
-                ray.kill(rank)
-            for placement in self._placements:
-                remove_placement_group(placement)
-        except (RayError, ConnectionError, RuntimeError, ValueError) as error:  # the head is gone, and all with it
-            self._notify(f"the cluster could not be tidied up: {error}")
-        finally:
-            self._ranks, self._placements = [], []
-            if self._owns_connection:
-                ray.shutdown()
-                self._owns_connection = False
+        """Stop the groups, give the places back, leave Ray unless it was there before."""
+        self._running = {}
+        self._fleet.close()
 
-    def _wait(self, references: list[Any], deadline: float, doing: str) -> list[Any]:
-        """All results, the first error as soon as there is one, or a `ResourceError` at the deadline."""
-        self._notify(doing)
-        started = said = time.monotonic()
-        results: dict[Any, Any] = {}
-        while len(results) < len(references):
-            pending = [reference for reference in references if reference not in results]
-            finished, _ = ray.wait(pending, timeout=POLL_S)
-            results.update({reference: self._get(reference, doing) for reference in finished})
-            now = time.monotonic()
-            missing = len(references) - len(results)
-            if missing and now > deadline:
-                raise ResourceError(
-                    f"{doing}: {missing} of {len(references)} not ready within workers.start_timeout_s = "
-                    f"{self._config.workers.start_timeout_s:.0f} s. Other jobs may hold the cluster (see: ray status)."
-                )
-            if missing and now - said > SAY_EVERY_S:
-                said = now
-                self._notify(f"{doing}: {len(results)}/{len(references)}, {now - started:.0f} s so far")
-        return [results[reference] for reference in references]
+    def _hand_out(self, work: Work[Any], shared: Any) -> None:
+        for number in self._fleet.ready:
+            if number not in self._scheduler.groups:
+                self._scheduler.join(number)
+        for ticket in self._scheduler.hand_out():
+            sent = work.handed_out(ticket.address)
+            reference = self._fleet.ready[ticket.group].submit(sent, ticket.address, shared)
+            self._running[reference] = ticket
 
-    def _get(self, reference: Any, doing: str) -> Any:
+    def _wait(self) -> list[Any]:
+        """References to replies that are there; groups that are coming up are helped on meanwhile."""
+        awaited = self._fleet.awaited
+        everything = [*self._running, *awaited]
+        if not everything:
+            return []
+        began = time.perf_counter()
+        finished, _ = ray.wait(everything, num_returns=1, timeout=POLL_S)
+        self.waited_s += time.perf_counter() - began
+        self._fleet.advance([reference for reference in finished if reference not in self._running])
+        return [reference for reference in finished if reference in self._running]
+
+    def _take(
+        self, reference: Any, work: Work[R], parameters: Parameters, left_out: LeftOut | None
+    ) -> Done[R] | None:
+        """The result, if it is sound and the first for its address."""
+        ticket = self._running.pop(reference, None)
+        if ticket is None:  # its group was lost a moment ago, with another reply
+            return None
         try:
-            return ray.get(reference)
-        except RayTaskError as error:
-            if isinstance(error.cause, MetaclError):
-                raise error.cause from None
-            if isinstance(error.cause, (MemoryError, torch.OutOfMemoryError)):
-                raise out_of_memory(doing, error.cause) from None
-            raise
-        # Ray's errors of lost actors, nodes and objects have no common parent below RayError.
+            reply: Reply[R] = ray.get(reference)
+            if not self._scheduler.wants(ticket):  # late, a duplicate, or for parameters that are no longer
+                self._scheduler.accept(ticket)
+                return None
+            if reply.version != parameters.version:
+                raise ReplyDamaged("it is for other parameters than were sent")
+            work.check(reply.result, parameters.flat)
+        except TaskCancelledError:
+            self._scheduler.damaged(ticket)
         except RayError as error:
+            if is_loss(error):
+                self._lose(ticket.group, essence(error))
+            elif isinstance(error, RayTaskError) and isinstance(error.cause, (TaskFailed, ReplyDamaged)):
+                self._refuse(ticket, error.cause, left_out)
+            else:
+                raise error_of_ours(error, f"worker group {ticket.group} at {ticket.address}") from None
+        except (TaskFailed, ReplyDamaged) as error:
+            self._refuse(ticket, error, left_out)
+        else:
+            self._scheduler.accept(ticket)
+            self._fleet.worked(ticket.group)
+            return Done(ticket.address, reply.result)
+        return None
+
+    def _refuse(self, ticket: Ticket, error: TaskFailed | ReplyDamaged, left_out: LeftOut | None) -> None:
+        if isinstance(error, ReplyDamaged):
+            self._scheduler.damaged(ticket)
+            self._notify(f"task {ticket.address} on worker group {ticket.group}: {error}; asking again")
+            self._stop_if_poisonous(ticket.address, str(error))
+        elif self._scheduler.refuse(ticket):
+            give_up(ticket.address, error, left_out)
+        elif self._scheduler.wants(ticket):
+            self._notify(f"task {ticket.address} on worker group {ticket.group}: {error}; trying once more, elsewhere")
+
+    def _lose(self, group: int, why: str) -> None:
+        """A group is dead, or hangs: its tasks go to others."""
+        computed = [ticket.address for ticket in self._running.values() if ticket.group == group]
+        self._running = {reference: ticket for reference, ticket in self._running.items() if ticket.group != group}
+        again = self._scheduler.leave(group)
+        self._fleet.lost(group, why)
+        if again:
+            self._notify(f"reissuing {len(again)} task(s): {', '.join(map(str, again))}")
+        for address in {*again, *computed}:
+            self._stop_if_poisonous(address, why)
+
+    def _stop_if_poisonous(self, address: TaskAddress, why: str) -> None:
+        if self._scheduler.losses(address) >= LOSSES:
             raise ResourceError(
-                f"{doing}: the worker was lost ({type(error).__name__}: {_essence(error)}). "
-                f"Steps up to the last checkpoint are safe; the same command continues from there."
-            ) from None
+                f"task {address}: {LOSSES} worker groups were lost at it or sent a damaged reply, one after the other "
+                f"(at last: {why}). If memory is short, lower episodes.ways, episodes.shots or episodes.queries. "
+                f"The same command continues from the last finished step."
+            )
 
-
-def _essence(error: Exception) -> str:
-    """The last line that says something: Ray puts the cause at the end, below a traceback."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else "no more is known"
+    def _watch(self, left_out: LeftOut | None) -> None:
+        """Look after what takes too long, and whether enough groups are left."""
+        limit = self._config.workers.task_timeout_s
+        for group in self._scheduler.busy_longer_than(limit):
+            self._lose(group, f"it has computed one task for more than workers.task_timeout_s = {limit:g} s")
+        for ticket in self._scheduler.reissue_overdue():
+            self._notify(f"task {ticket.address} is late on worker group {ticket.group}; another computes it as well")
+        for ticket in self._scheduler.drop_overdue():
+            give_up(ticket.address, TaskFailed(f"dropped as a straggler of worker group {ticket.group}"), left_out)
+        if not self._scheduler.done:
+            self._fleet.require(self._config.workers.groups_to_go_on)

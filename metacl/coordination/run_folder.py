@@ -6,14 +6,16 @@ A folder belongs to one run. Another run that would write into it is refused bef
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from metacl.config import RunConfig, config_to_yaml
+from metacl.config import RunConfig, config_from_dict, config_to_yaml
 from metacl.errors import ConfigError, ResourceError
 
 NOT_IDENTITY = (
@@ -21,11 +23,16 @@ NOT_IDENTITY = (
     "output",
     "workers.executor",
     "workers.groups",
+    "workers.min_groups",
+    "workers.respawns",
+    "workers.task_timeout_s",
+    "workers.stragglers",
     "workers.address",
     "workers.zero_stage",
     "workers.start_timeout_s",
     "checkpoints",
     "evaluation",
+    "faults",
 )
 """What may change between parts of one run: they do not change a bit of what is trained."""
 
@@ -38,6 +45,9 @@ class RunFolder:
         self.config = path / "config.yaml"
         self.metrics = path / "metrics.jsonl"
         self.checkpoints = path / "checkpoints"
+        self.best = path / "checkpoints" / "best"
+        self.failed = path / "failed"
+        self.faults = path / "faults.json"
         self.initialization = path / "init"
         self.results = path / "results.json"
         self.report = path / "report.html"
@@ -62,6 +72,30 @@ class RunFolder:
         elif self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             raise ConfigError(f"{self.path}: exists and is not the folder of a run. Give another one (output=…).")
 
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """In here the folder is this process's alone. Raises `ConfigError` if another one runs in it.
+
+        The lock lies beside the folder and is the system's: it goes with the process, however that ends.
+        """
+        beside = self.path.parent / f".{self.path.name}.lock"
+        try:
+            beside.parent.mkdir(parents=True, exist_ok=True)
+            file = beside.open("a")
+        except OSError as error:
+            raise ResourceError(
+                f"{self.path}: cannot be written ({error.strerror}). Give another one (output=…)."
+            ) from None
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ConfigError(
+                    f"{self.path}: another metacl is at work in this folder. Wait for it, stop it, or give another "
+                    f"folder (output=…)."
+                ) from None
+            yield
+
     def differences(self, config: RunConfig) -> list[str]:
         """What makes the run in this folder another one than `config`; nothing if there is none."""
         return differing_keys(self._stored(), config.to_dict()) if self.config.exists() else []
@@ -80,6 +114,12 @@ class RunFolder:
                 f"{self.path}: cannot be written ({error.strerror}). Give another one (output=…)."
             ) from None
         write_text(self.config, config_to_yaml(config))
+
+    def stored_config(self) -> RunConfig:
+        """The config of the run in this folder, which is its output. Raises `ConfigError` if there is none."""
+        if not self.config.exists():
+            raise ConfigError(f"{self.path}: no run here (it has no config.yaml).")
+        return config_from_dict({**self._stored(), "output": str(self.path)}, origin=str(self.config))
 
     def _stored(self) -> dict[str, Any]:
         try:

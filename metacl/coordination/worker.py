@@ -7,8 +7,9 @@ workers live; `Work` is what is asked of one.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -20,7 +21,15 @@ from metacl.learners.base import EngineWrapper, Params, as_leaves, use_threads
 from metacl.metagradients import InnerLoopDiverged, Reverse
 from metacl.tasks import TaskAddress
 
-R_co = TypeVar("R_co", covariant=True)
+R = TypeVar("R")
+
+
+class TaskFailed(TrainingError):
+    """This one task has no usable result: it diverged, or what came back is not finite. Others may have one."""
+
+
+class ReplyDamaged(TrainingError):
+    """What arrived is not what the worker sent."""
 
 
 class Worker:
@@ -40,26 +49,60 @@ class Worker:
         return {name: tensor.to(self.learner.device) for name, tensor in self.layout.unflatten(meta).items()}
 
 
-class Work(Protocol[R_co]):
+class Work(ABC, Generic[R]):
     """Something to compute for one address with given meta-parameters. Sent to workers, so plain data."""
 
-    def __call__(self, worker: Worker, address: TaskAddress, meta: Flat) -> R_co:
-        """Compute it. Depends on its arguments alone."""
-        ...
+    @abstractmethod
+    def __call__(self, worker: Worker, address: TaskAddress, meta: Flat) -> R:
+        """Compute it. Depends on its arguments alone. Raises `TaskFailed` if this one task has no result."""
+
+    @property
+    def kind(self) -> str:
+        """What takes about the same time everywhere: tasks are late in comparison with others of their kind."""
+        return type(self).__name__
+
+    def handed_out(self, address: TaskAddress) -> Work[R]:
+        """What is sent to a worker for this address, each time that is. Default: this."""
+        return self
+
+    def check(self, result: R, meta: Flat) -> None:
+        """Is what arrived usable? Raises `ReplyDamaged` or `TaskFailed`, without the address. Default: it is."""
 
 
 @dataclass(frozen=True)
-class Done(Generic[R_co]):
+class Parameters:
+    """Meta-parameters as they are broadcast. `version` is their checksum; a reply carries it back."""
+
+    flat: Flat
+    version: str
+
+    @classmethod
+    def of(cls, flat: Flat) -> Parameters:
+        """With the version that belongs to them."""
+        return cls(flat, checksum(flat))
+
+
+@dataclass(frozen=True)
+class Reply(Generic[R]):
+    """A result, and the version of the parameters it was computed with."""
+
+    version: str
+    result: R
+
+
+@dataclass(frozen=True)
+class Done(Generic[R]):
     """A finished piece of work."""
 
     address: TaskAddress
-    result: R_co
+    result: R
 
 
 @dataclass(frozen=True)
 class TaskResult:
     """One task's meta-gradient (P,) with the losses on the way and a checksum of the gradient's bytes.
 
+    examples : query examples that the gradient is of.
     estimator_error : relative distance of the gradient from the exact one, where the estimator is monitored.
     """
 
@@ -67,17 +110,19 @@ class TaskResult:
     checksum: str
     query_loss: float
     support_losses: tuple[float, ...]
+    examples: int = 1
     estimator_error: float | None = None
 
 
 @dataclass(frozen=True)
-class MetaGradientWork:
+class MetaGradientWork(Work[TaskResult]):
     """The meta-gradient of one training task."""
 
     def __call__(self, worker: Worker, address: TaskAddress, meta: Flat) -> TaskResult:
-        """Make the episode, run the inner loop, estimate the gradient. Raises `TrainingError` on divergence."""
+        """Make the episode, run the inner loop, estimate the gradient. Raises `TaskFailed` on divergence."""
         config = worker.config
-        task = worker.learner.prepare(worker.source.episode(address, config.episodes))
+        episode = worker.source.episode(address, config.episodes)
+        task = worker.learner.prepare(episode)
         params = as_leaves(worker.parameters(meta))
         problem = config.objective.problem(worker.learner, params, task, config.inner)
         try:
@@ -85,8 +130,8 @@ class MetaGradientWork:
             monitored = config.estimator.monitored(address.step, address.index)
             exact = Reverse().estimate(problem).gradient if monitored else None
         except InnerLoopDiverged as error:
-            raise TrainingError(
-                f"task {address}: {error}. Lower inner.step_size.value (now {config.inner.step_size.value}) "
+            raise TaskFailed(
+                f"{error}. Lower inner.step_size.value (now {config.inner.step_size.value}) "
                 f"or outer.learning_rate (now {config.outer.learning_rate})."
             ) from None
         gradient = worker.layout.flatten(estimate.gradient)
@@ -95,8 +140,22 @@ class MetaGradientWork:
             checksum(gradient),
             estimate.query_loss,
             tuple(estimate.support_losses),
+            len(episode.query_labels),
             None if exact is None else relative_distance(gradient, worker.layout.flatten(exact)),
         )
+
+    def check(self, result: TaskResult, meta: Flat) -> None:
+        """Bytes as they were sent, one number a meta-parameter, all finite."""
+        gradient = result.gradient
+        if gradient.dtype != np.float32 or gradient.shape != meta.shape:
+            raise ReplyDamaged(f"{gradient.shape} numbers of {gradient.dtype} came back for {meta.shape} of float32")
+        if checksum(gradient) != result.checksum:
+            raise ReplyDamaged("the gradient was damaged on its way (its checksum differs)")
+        if not (np.isfinite(gradient).all() and math.isfinite(result.query_loss)):
+            raise TaskFailed(
+                f"the meta-gradient is not finite (query loss {result.query_loss}, support losses "
+                f"{list(result.support_losses)}). Lower inner.step_size or set outer.clip_norm"
+            )
 
 
 def relative_distance(found: Flat, expected: Flat) -> float:

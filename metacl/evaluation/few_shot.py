@@ -12,7 +12,7 @@ import torch
 from metacl.config import Evaluation
 from metacl.coordination.executor import Executor
 from metacl.coordination.flat import Flat
-from metacl.coordination.worker import Worker
+from metacl.coordination.worker import Work, Worker
 from metacl.evaluation.methods import FROZEN, META_LEARNED, PRETRAINED, Method, Row
 from metacl.evaluation.statistics import Estimate, mean_interval, paired_difference
 from metacl.metagradients import InnerLoopDiverged
@@ -38,7 +38,7 @@ class EpisodeScore:
 
 
 @dataclass(frozen=True)
-class CompareMethods:
+class CompareMethods(Work[tuple[EpisodeScore, ...]]):
     """All methods on one episode, which is encoded once."""
 
     methods: tuple[Method, ...]

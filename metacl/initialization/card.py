@@ -9,8 +9,12 @@ import yaml
 from metacl.config import RunConfig
 
 
-def model_card(config: RunConfig, results: dict[str, Any] | None) -> str:
-    """Markdown with the front matter the hub reads. `results` is results.json's content, or None before evaluation."""
+def model_card(config: RunConfig, steps: int, results: dict[str, Any] | None) -> str:
+    """Markdown with the front matter the hub reads.
+
+    steps : outer steps that the initialization was trained for. results : results.json's content, or None before
+    evaluation.
+    """
     learner = config.learner.to_dict()
     front: dict[str, Any] = {"tags": ["metacl", "meta-learning", "few-shot"]}
     if config.learner.takes == "text":
@@ -35,7 +39,7 @@ def model_card(config: RunConfig, results: dict[str, Any] | None) -> str:
 - episodes: {config.episodes.ways}-way {config.episodes.shots}-shot, {config.episodes.queries} queries a class
 - objective: {config.objective.registered_name}; inner loop: {config.inner.steps} steps of
   {config.inner.optimizer.registered_name}; meta-gradient: {config.estimator.registered_name}
-- {config.outer.steps} outer steps of {config.outer.tasks_per_step} tasks, seed {config.seed}
+- {steps} outer steps of {config.outer.tasks_per_step * config.outer.accumulate} tasks, seed {config.seed}
 
 ## Results
 

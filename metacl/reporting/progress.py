@@ -12,7 +12,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from metacl.coordination.coordinator import StepMetrics
+from metacl.coordination.step import StepMetrics
 from metacl.reporting.standing import Evaluating, Standing, Training
 from metacl.reporting.wording import duration
 

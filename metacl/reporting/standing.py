@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from metacl.coordination.coordinator import StepMetrics
+from metacl.coordination.step import StepMetrics
 from metacl.reporting.wording import duration
 
 

@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from metacl.coordination import checkpoint as module
 from metacl.coordination.checkpoint import (
@@ -168,7 +169,7 @@ def assert_only_the_older_one_is_there(folder):
 
 
 @pytest.mark.parametrize("failing", [1, 2])
-def test_full_disk(tmp_path, monkeypatch, failing):
+def test_full_disk(tmp_path, failing):
     save_checkpoint(tmp_path, checkpoint_at(1), keep=1)
     calls = []
 
@@ -176,12 +177,10 @@ def test_full_disk(tmp_path, monkeypatch, failing):
         calls.append(arguments)
         if len(calls) == failing:
             raise OSError(errno.ENOSPC, "No space left on device")
-        return real(*arguments, **options)
+        save_file(*arguments, **options)
 
-    real = module.save_file
-    monkeypatch.setattr(module, "save_file", full)
     with pytest.raises(ResourceError, match=r"step-2: .*No space left on device.*free some space") as caught:
-        save_checkpoint(tmp_path, checkpoint_at(2), keep=1)
+        save_checkpoint(tmp_path, checkpoint_at(2), keep=1, write=full)
     assert caught.value.exit_code == 3
     assert_only_the_older_one_is_there(tmp_path)
 

@@ -13,10 +13,11 @@ import torch
 from metacl.coordination import coordinator
 from metacl.coordination.checkpoint import list_checkpoints, load_checkpoint
 from metacl.coordination.executor import LocalExecutor
+from metacl.coordination.failed_tasks import read_failed
 from metacl.coordination.flat import FlatLayout, checksum
 from metacl.coordination.interrupt import StopRequested, StopSignals
 from metacl.coordination.run_folder import RunFolder
-from metacl.coordination.worker import Done, TaskResult, Worker
+from metacl.coordination.worker import Done, MetaGradientWork, ReplyDamaged, TaskFailed, TaskResult, Worker
 from metacl.errors import ConfigError, MetaclError, ResourceError, RunInterrupted, TrainingError
 from metacl.tasks import TaskAddress
 from tests.helpers import tiny_config
@@ -40,12 +41,14 @@ class ToyExecutor:
         Where the run is stopped from outside. `harm` changes the result at `harmed` (step, index).
     """
 
+    waited_s = 0.0
+
     def __init__(self, order=None, stop_at=None, harmed=None, harm=None):
         self.order = random.Random(order) if order is not None else None
         self.stop_at, self.harmed, self.harm = stop_at, harmed, harm
         self.asked = []
 
-    def map(self, work, addresses, meta):
+    def map(self, work, addresses, meta, left_out=None):
         self.asked.append(list(addresses))
         addresses = list(addresses)
         if self.order:
@@ -56,7 +59,12 @@ class ToyExecutor:
             result = toy_result(address, meta)
             if self.harmed == (address.step, address.index):
                 result = self.harm(result)
-            yield Done(address, result)
+            try:
+                work.check(result, meta)
+            except TaskFailed as error:
+                left_out(address, str(error))
+            else:
+                yield Done(address, result)
 
 
 class Silent:
@@ -83,7 +91,7 @@ def train(config, executor, progress=None, resume="auto", initial=INITIAL):
     progress = progress or Silent()
     start = coordinator.starting_checkpoint(config, FlatLayout.of(initial), resume, progress.note)
     with StopSignals() as signals:
-        return coordinator.train(config, initial, executor, progress, signals, start)
+        return coordinator.train(config, initial, executor, progress, signals, start).meta
 
 
 def bits(params):
@@ -145,8 +153,8 @@ def test_no_inner_steps_no_support_losses(tmp_path):
     config = config_of(tmp_path, steps=1).model_copy(update={"inner": tiny_config(tmp_path, inner={"steps": 0}).inner})
 
     class NoLosses(ToyExecutor):
-        def map(self, work, addresses, meta):
-            for done in super().map(work, addresses, meta):
+        def map(self, work, addresses, meta, left_out=None):
+            for done in super().map(work, addresses, meta, left_out):
                 yield replace(done, result=replace(done.result, support_losses=()))
 
     train(config, NoLosses())
@@ -306,22 +314,66 @@ def poison(value):
     return harm
 
 
-HARMS = {
-    "one bit": (damage, ["train/seed=0/step=2/index=3", "damaged", "checksum"]),
-    "nan": (poison(np.nan), ["train/seed=0/step=2/index=3", "not finite", "inner.step_size"]),
-    "inf": (poison(-np.inf), ["train/seed=0/step=2/index=3", "not finite", "support losses [2.0, 4.0]"]),
-}
+RESULT = toy_result(TaskAddress("train", 0, 2, 3), np.zeros(4, np.float32))
 
 
-@pytest.mark.parametrize("kind", HARMS)
-def test_bad_result_is_refused_by_its_address(tmp_path, kind):
-    harm, parts = HARMS[kind]
-    config = config_of(tmp_path)
-    with pytest.raises(TrainingError) as caught:
-        train(config, ToyExecutor(1, harmed=(2, 3), harm=harm))
-    assert [part for part in parts if part not in str(caught.value)] == [], caught.value
+def cut(result):
+    return replace(result, gradient=result.gradient[:-1], checksum=checksum(result.gradient[:-1]))
+
+
+@pytest.mark.parametrize(
+    ("harm", "error", "part"),
+    [
+        (damage, ReplyDamaged, "checksum differs"),
+        (cut, ReplyDamaged, r"\(3,\) numbers of float32 came back for \(4,\)"),
+        (poison(np.nan), TaskFailed, r"not finite.*support losses \[2.0, 4.0\].*Lower inner.step_size"),
+        (poison(-np.inf), TaskFailed, "not finite"),
+        (lambda result: replace(result, query_loss=np.nan), TaskFailed, "query loss nan"),
+    ],
+)
+def test_replies_are_checked(harm, error, part):
+    MetaGradientWork().check(RESULT, np.zeros(4, np.float32))
+    with pytest.raises(error, match=part):
+        MetaGradientWork().check(harm(RESULT), np.zeros(4, np.float32))
+
+
+def test_a_task_without_a_result_is_left_out_counted_and_kept_for_a_replay(tmp_path):
+    config, progress = config_of(tmp_path, optimizer="sgd", learning_rate=0.5, steps=3), Silent()
+    trained = train(config, ToyExecutor(1, harmed=(2, 3), harm=poison(np.nan)), progress)
+    assert any("step=2/index=3 is left out: the meta-gradient is not finite" in note for note in progress.notes)
+    lines = metrics_in(config.folder)
+    assert [(line["tasks"], line["left_out"]) for line in lines] == [(4, 0), (4, 0), (3, 1)]
+
+    layout = FlatLayout.of(INITIAL)
+    before, reasons = read_failed(config.folder / "failed" / "step-2")
+    assert list(reasons) == ["train/seed=0/step=2/index=3"]
+    results = [toy_result(TaskAddress("train", 0, 2, index), layout.flatten(before)) for index in range(3)]
+    mean = sum(result.gradient.astype(np.float64) for result in results) / 3
+    expected = layout.flatten(before)[:3] - 0.5 * mean.astype(np.float32)[:3]
+    np.testing.assert_allclose(layout.flatten(trained)[:3], expected, rtol=1e-6)
+
+
+def test_too_few_results_end_the_run_with_the_reason(tmp_path):
+    config = config_of(tmp_path, minimum_completion=0.8)
+    message = r"outer step 2: 1 of 4 tasks have no usable.*completion is 0.8.*step=2/index=3: the meta-gradient is not"
+    with pytest.raises(TrainingError, match=message) as caught:
+        train(config, ToyExecutor(1, harmed=(2, 3), harm=poison(np.inf)))
     assert caught.value.exit_code == 4
-    assert steps_in(config.folder) == [2]  # and what was saved before stays
+    assert steps_in(config.folder) == [2]  # what was saved before stays
+    assert read_failed(config.folder / "failed" / "step-2")
+
+
+def test_accumulated_portions_are_one_step(tmp_path):
+    # 2 portions of 4 tasks: the mean of all 8, but for the order of the sums; and 4 gradients in memory at a time.
+    executor = ToyExecutor()
+    options = {"steps": 2, "optimizer": "sgd", "learning_rate": 0.5}
+    trained = train(config_of(tmp_path, accumulate=2, **options), executor)
+    assert [len(asked) for asked in executor.asked] == [4, 4, 4, 4]
+    assert [address.index for address in executor.asked[1]] == [4, 5, 6, 7]
+    whole = train(config_of(tmp_path, "whole", **{**options, "tasks_per_step": 8}), ToyExecutor())
+    layout = FlatLayout.of(INITIAL)  # but for its first number, where huge opposite ones are added
+    np.testing.assert_allclose(layout.flatten(trained)[1:], layout.flatten(whole)[1:], rtol=1e-5)
+    assert metrics_in(tmp_path / "run")[0]["tasks"] == 8
 
 
 def test_parameters_that_leave_the_numbers(tmp_path):
@@ -336,10 +388,10 @@ def test_parameters_that_leave_the_numbers(tmp_path):
 def test_full_disk_ends_the_run_but_not_its_past(tmp_path, monkeypatch):
     real = coordinator.save_checkpoint
 
-    def full(folder, checkpoint, keep):
+    def full(folder, checkpoint, *arguments):
         if checkpoint.step == 4:
             raise ResourceError("the disk is full")
-        return real(folder, checkpoint, keep)
+        return real(folder, checkpoint, *arguments)
 
     undisturbed = train(config_of(tmp_path, "straight"), ToyExecutor())
     config = config_of(tmp_path, "full")

@@ -20,7 +20,9 @@ def outer(**options):
     return OuterOptimizer(OuterLoop(**options), INITIAL)
 
 
-@pytest.mark.parametrize(("kind", "torch_kind"), [("sgd", torch.optim.SGD), ("adamw", torch.optim.AdamW)])
+@pytest.mark.parametrize(
+    ("kind", "torch_kind"), [("sgd", torch.optim.SGD), ("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)]
+)
 def test_steps_are_torchs_in_two_groups(kind, torch_kind):
     mine = outer(optimizer=kind, learning_rate=0.1, step_size_learning_rate=0.01, weight_decay=0.3)
     leaves = {name: tensor.clone().requires_grad_() for name, tensor in INITIAL.items()}
@@ -50,7 +52,7 @@ def test_without_step_sizes():
     assert mine.meta["a"].tolist() == [-1.0]
 
 
-@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+@pytest.mark.parametrize("kind", ["sgd", "adam", "adamw"])
 def test_saved_and_restored_goes_on_bit_for_bit(kind):
     options = {"optimizer": kind, "steps": 9, "schedule": "cosine", "warmup_steps": 2, "weight_decay": 0.1}
     straight = outer(**options)
@@ -120,6 +122,11 @@ def test_warm_up_then_cosine():
     half_root = math.sqrt(0.5)
     expected = [0.5, 1.0, 1.0, (1 + half_root) / 2, 0.5, (1 - half_root) / 2, 0.0]
     assert [schedule_factor(loop, step) for step in range(7)] == pytest.approx(expected, abs=1e-15)
+
+
+def test_warm_up_then_linear():
+    loop = OuterLoop(steps=6, warmup_steps=2, schedule="linear")
+    assert [schedule_factor(loop, step) for step in range(7)] == [0.5, 1.0, 1.0, 0.75, 0.5, 0.25, 0.0]
 
 
 def test_warm_up_longer_than_the_run():

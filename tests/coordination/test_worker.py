@@ -8,8 +8,7 @@ import torch
 
 from metacl.coordination.executor import LocalExecutor
 from metacl.coordination.flat import checksum
-from metacl.coordination.worker import MetaGradientWork, Worker
-from metacl.errors import TrainingError
+from metacl.coordination.worker import MetaGradientWork, TaskFailed, Worker
 from metacl.learners.base import as_leaves
 from metacl.metagradients import Unrolled
 from metacl.tasks import TaskAddress
@@ -46,12 +45,12 @@ def test_same_address_same_bits_whatever_came_before(tmp_path, worker):
     assert MetaGradientWork()(worker, TaskAddress("train", 0, 3, 2), meta).checksum != first.checksum
 
 
-def test_divergence_is_a_training_error_with_the_address_and_the_mend(worker):
+def test_divergence_is_a_failed_task_with_the_mend(worker):
     meta = np.full(worker.layout.size, np.nan, np.float32)
-    with pytest.raises(TrainingError) as caught:
+    with pytest.raises(TaskFailed) as caught:
         MetaGradientWork()(worker, ADDRESS, meta)
     message = str(caught.value)
-    assert message.startswith("task train/seed=0/step=3/index=1: the support loss is nan at inner step 0")
+    assert message.startswith("the support loss is nan at inner step 0")
     assert "Lower inner.step_size.value (now 0.05)" in message
 
 

@@ -32,35 +32,15 @@ def test_zero_stage_1_and_resume_with_another_number_of_groups(ray_cluster, tmp_
     assert trained_hash(rest) == whole
 
 
-def test_a_killed_worker_is_one_clear_message_and_the_run_resumes(ray_cluster, tmp_path):
-    import ray
-
-    from metacl.coordination.ray_executor import RayExecutor
-
+def test_without_respawns_the_last_group_lost_is_one_clear_message_and_the_run_resumes(ray_cluster, tmp_path):
     model = save_tiny_bert(tmp_path / "model")
-    config = small_config(model, tmp_path / "run", workers={"executor": "ray", "groups": 1})
-
-    class Killed:
-        """Progress that kills the worker after step 3."""
-
-        def __getattr__(self, name):
-            return lambda *_: None
-
-        def step_done(self, metrics, steps):
-            if metrics.step == 3:
-                ray.kill(executors[0]._ranks[0])
-
-    executors = []
-    original = RayExecutor.start
-
-    def remember(self):
-        executors.append(self)
-        original(self)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(RayExecutor, "start", remember)
-        with pytest.raises(ResourceError, match="the worker was lost"):
-            metacl.train(config, Killed())
+    workers = {"executor": "ray", "groups": 1, "respawns": 0}
+    fault = {"kind": "kill_rank", "step": 3, "index": 2}
+    config = small_config(model, tmp_path / "run", workers=workers, faults=[fault])
+    with pytest.raises(ResourceError, match="worker groups: 0 of 1 ready; 1 needed") as caught:
+        metacl.train(config)
+    assert caught.value.exit_code == 3
+    assert (config.folder / "checkpoints/step-3").exists()
     whole = trained_hash(small_config(model, tmp_path / "whole"))
     assert trained_hash(config) == whole
 

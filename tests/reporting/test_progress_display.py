@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from metacl.coordination.coordinator import StepMetrics
+from metacl.coordination.step import StepMetrics
 from metacl.reporting import QuietProgress, RichProgress
 from metacl.reporting.standing import Training
 

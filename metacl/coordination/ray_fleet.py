@@ -1,0 +1,175 @@
+"""The worker groups of a run: brought up, counted, started again when lost, and growing again when there is room.
+
+A group that waits for a place waits as long as it takes; that is all that growing again needs. Nothing here knows of
+tasks.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import ray
+import torch
+from ray.exceptions import RayError, RayTaskError
+
+from metacl.config import RunConfig
+from metacl.coordination.executor import Notify, out_of_memory
+from metacl.coordination.ray_cluster import connect
+from metacl.coordination.ray_group import WorkerGroup
+from metacl.errors import MetaclError, ResourceError
+
+POLL_S = 0.5
+"""How long a stop signal may have to wait for the driver to look up."""
+
+SAY_EVERY_S = 10.0
+"""While something slow starts, a line at most this often."""
+
+
+class Fleet:
+    """Groups by number, 0 … groups − 1; a group that is started again keeps its number.
+
+    Attributes
+    ----------
+    ready : dict
+        The groups that can be given work.
+    """
+
+    def __init__(self, config: RunConfig, notify: Notify) -> None:
+        self._config = config
+        self._workers = config.workers
+        self._notify = notify
+        self._coming: dict[int, WorkerGroup] = {}
+        self._idle_losses: Counter[int] = Counter()  # since the group last finished a task
+        self._arrived: set[Any] = set()
+        self._too_few_since: float | None = None
+        self._owns_connection = False
+        self.ready: dict[int, WorkerGroup] = {}
+
+    def start(self) -> None:
+        """Connect, and bring up all groups; returns when enough of them are ready.
+
+        Raises `ResourceError` if they are not within ``workers.start_timeout_s``.
+        """
+        self._owns_connection = connect(self._workers, self._notify)
+        for number in range(self._workers.groups):
+            self._coming[number] = WorkerGroup(self._config)
+        self._too_few_since = said = time.monotonic()
+        while len(self.ready) < self._workers.groups_to_start:
+            finished, _ = ray.wait(self.awaited, timeout=POLL_S) if self.awaited else ([], [])
+            self.advance(finished)
+            self.require(self._workers.groups_to_start)
+            if time.monotonic() - said > SAY_EVERY_S:
+                said = time.monotonic()
+                self._notify(self._standing())
+        if self._coming:
+            self._notify(f"starting with {len(self.ready)} of {self._workers.groups} worker groups; others join later")
+
+    @property
+    def awaited(self) -> list[Any]:
+        """References that groups which are coming up wait for."""
+        return [r for group in self._coming.values() for r in group.pending if r not in self._arrived]
+
+    def advance(self, finished: Iterable[Any]) -> None:
+        """Some of `awaited` are there: groups that have all they waited for go on, or become ready."""
+        owners = {reference: number for number, group in self._coming.items() for reference in group.pending}
+        for reference in finished:
+            self._arrived.add(reference)
+            if owners[reference] in self._coming:
+                self._advance_group(owners[reference], reference)
+
+    def _advance_group(self, number: int, reference: Any) -> None:
+        group = self._coming[number]
+        try:
+            ray.get(reference)  # at once: the other ranks may wait for one that failed
+            if not self._arrived.issuperset(group.pending):
+                return
+            self._arrived.difference_update(group.pending)
+            line = group.advance()
+        except RayError as error:
+            if not is_loss(error):
+                raise error_of_ours(error, f"worker group {number}, {group.doing}") from None
+            self.lost(number, essence(error))
+            return
+        if line is not None:
+            self.ready[number] = self._coming.pop(number)
+            self._notify(f"worker group {number}: {line}")
+
+    def worked(self, number: int) -> None:
+        """The group finished a task: it is worth starting again should it be lost."""
+        del self._idle_losses[number]
+
+    def lost(self, number: int, why: str) -> None:
+        """The group is gone or must go: end it, and start it again unless that was in vain too often."""
+        group = self.ready.pop(number, None) or self._coming.pop(number)
+        self._arrived.difference_update(group.pending)
+        group.kill()
+        self._idle_losses[number] += 1
+        times, limit = self._idle_losses[number], self._workers.respawns
+        if times > limit:
+            what = f"lost {times} times without finishing a task, not started again (workers.respawns = {limit})"
+        else:
+            what = f"starting it again ({times} of {limit} until it finishes a task)"
+            self._coming[number] = WorkerGroup(self._config)
+        self._notify(f"worker group {number} is lost ({why}); {what}; {len(self.ready)} left")
+
+    def require(self, wanted: int) -> None:
+        """Raise `ResourceError` if fewer groups are ready and they cannot come, or have not come in time."""
+        if len(self.ready) >= wanted:
+            self._too_few_since = None
+            return
+        now = time.monotonic()
+        if self._too_few_since is None:
+            self._too_few_since = now
+        hopeless = len(self.ready) + len(self._coming) < wanted
+        if hopeless or now - self._too_few_since > self._workers.start_timeout_s:
+            limit = "" if hopeless else f" within workers.start_timeout_s = {self._workers.start_timeout_s:.0f} s"
+            raise ResourceError(
+                f"{self._standing()}; {wanted} needed{limit}. Other jobs may hold the cluster (see: ray status), or "
+                f"its nodes are gone. The same command continues from the last finished step."
+            )
+
+    def close(self) -> None:
+        """End all groups, give their places back, leave Ray unless it was there before."""
+        try:
+            for group in (*self.ready.values(), *self._coming.values()):
+                group.kill()
+        except (RayError, ConnectionError, RuntimeError, ValueError) as error:  # the head is gone, and all with it
+            self._notify(f"the cluster could not be tidied up: {error}")
+        finally:
+            self.ready, self._coming = {}, {}
+            if self._owns_connection:
+                ray.shutdown()
+                self._owns_connection = False
+
+    def _standing(self) -> str:
+        coming = "".join(
+            f", {count} {doing}" for doing, count in Counter(group.doing for group in self._coming.values()).items()
+        )
+        return f"worker groups: {len(self.ready)} of {self._workers.groups} ready{coming}"
+
+
+def is_loss(error: RayError) -> bool:
+    """Whether Ray lost a process, a node or an object; else the code that it ran raised something.
+
+    Ray's errors of lost actors, nodes and objects have no common parent below RayError.
+    """
+    return not isinstance(error, RayTaskError)
+
+
+def error_of_ours(error: RayError, doing: str) -> BaseException:
+    """What code on a worker raised, as it should reach the user."""
+    cause = error.cause if isinstance(error, RayTaskError) else None
+    if isinstance(cause, MetaclError):
+        return cause
+    if isinstance(cause, (MemoryError, torch.OutOfMemoryError)):
+        return out_of_memory(doing, cause)
+    return error
+
+
+def essence(error: Exception) -> str:
+    """The error's kind and the last line that says something: Ray puts the cause at the end, below a traceback."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[-1] if lines else 'no more is known'}"

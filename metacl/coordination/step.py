@@ -1,0 +1,185 @@
+"""One outer step's meta-gradient: hand out addresses, check and sort what comes back, combine it in address order.
+
+Nothing here changes the parameters; the coordinator does, with what this returns.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metacl.aggregation import Contribution
+from metacl.config import RunConfig
+from metacl.coordination.executor import Executor
+from metacl.coordination.flat import Flat
+from metacl.coordination.worker import TaskResult, Work
+from metacl.errors import TrainingError
+from metacl.tasks import TaskAddress
+
+
+@dataclass(frozen=True)
+class StepMetrics:
+    """What one outer step did. Losses are means over the step's tasks; support losses are before and after adapting.
+
+    coordinator_seconds : of `seconds`, what was not spent waiting for workers; saving the step before is in it.
+    left_out : tasks that have no part in the step, because their result was not usable or came too late.
+    estimator_error : relative distance from the exact meta-gradient, the mean over the step's monitored tasks.
+    held_out_loss : query loss on the held-out tasks before the step, where it was measured.
+    """
+
+    step: int
+    query_loss: float
+    support_loss_first: float | None
+    support_loss_last: float | None
+    gradient_norm: float
+    tasks: int
+    seconds: float
+    coordinator_seconds: float
+    left_out: int = 0
+    estimator_error: float | None = None
+    held_out_loss: float | None = None
+
+
+class Progress(Protocol):
+    """Whoever shows a run to a person."""
+
+    def note(self, text: str) -> None:
+        """Something worth a line."""
+        ...
+
+    def task_done(self, step: int, done: int, of: int) -> None:
+        """One more task of the current step is back."""
+        ...
+
+    def step_done(self, metrics: StepMetrics, steps: int) -> None:
+        """An outer step is taken."""
+        ...
+
+
+class StepClock:
+    """Times a step from the end of the one before, and what of it the executor spent waiting for workers."""
+
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
+        self._began, self._waited = time.perf_counter(), executor.waited_s
+
+    def lap(self) -> tuple[float, float]:
+        """(seconds of the step, seconds of it that were the coordinator's own). The next step begins now."""
+        now, waited = time.perf_counter(), self._executor.waited_s
+        seconds, own = now - self._began, now - self._began - (waited - self._waited)
+        self._began, self._waited = now, waited
+        return seconds, own
+
+
+@dataclass(frozen=True)
+class TaskLosses:
+    """What is kept of a task once its gradient is combined."""
+
+    query: float
+    support: tuple[float, ...]
+    estimator_error: float | None
+
+
+@dataclass(frozen=True)
+class MetaGradient:
+    """A step's combined meta-gradient (P,), its tasks' losses in address order, and the tasks left out, with why."""
+
+    gradient: NDArray[np.float64]
+    losses: list[TaskLosses]
+    left_out: dict[TaskAddress, str]
+
+
+class StepFailed(TrainingError):
+    """Too few of a step's tasks have a usable result. Carries them with the reasons."""
+
+    def __init__(self, message: str, left_out: dict[TaskAddress, str]) -> None:
+        super().__init__(message)
+        self.left_out = left_out
+
+
+def compute_step(
+    config: RunConfig,
+    step: int,
+    meta: Flat,
+    work: Work[TaskResult],
+    executor: Executor,
+    progress: Progress,
+) -> MetaGradient:
+    """The meta-gradient of outer step `step` (from 0) at parameters `meta`.
+
+    With ``outer.accumulate`` portions, one portion's gradients are in memory at a time; each is combined by itself, and
+    the portions are averaged by their numbers of tasks.
+
+    Raises
+    ------
+    StepFailed
+        Fewer than ``outer.minimum_completion`` of the tasks have a usable result.
+    """
+    outer = config.outer
+    count = outer.tasks_per_step * outer.accumulate
+    addresses = [TaskAddress("train", config.seed, step, index) for index in range(count)]
+    losses: list[TaskLosses] = []
+    left_out: dict[TaskAddress, str] = {}
+    parts: list[tuple[int, NDArray[np.float64]]] = []
+
+    def leave_out(address: TaskAddress, reason: str) -> None:
+        left_out[address] = reason
+        progress.note(f"task {address} is left out: {reason}")
+
+    for begin in range(0, count, outer.tasks_per_step):
+        portion = addresses[begin : begin + outer.tasks_per_step]
+        valid: dict[TaskAddress, TaskResult] = {}
+        for done in executor.map(work, portion, meta, leave_out):
+            valid[done.address] = done.result
+            progress.task_done(step, len(losses) + len(valid), count)
+        ordered = [Contribution(a, valid[a].gradient, valid[a].examples) for a in sorted(valid)]
+        losses += [_losses(valid[address]) for address in sorted(valid)]
+        if ordered:
+            parts.append((len(ordered), outer.aggregator.combine(ordered)))
+    if len(losses) < max(1, math.ceil(outer.minimum_completion * count)):
+        first = min(left_out)
+        raise StepFailed(
+            f"outer step {step}: {len(left_out)} of {count} tasks have no usable meta-gradient, and "
+            f"outer.minimum_completion is {outer.minimum_completion:g}. The first, task {first}: {left_out[first]}.",
+            left_out,
+        )
+    combined = parts[0][1] * (parts[0][0] / len(losses))
+    for tasks, part in parts[1:]:
+        combined += part * (tasks / len(losses))
+    return MetaGradient(combined, losses, left_out)
+
+
+def _losses(result: TaskResult) -> TaskLosses:
+    return TaskLosses(result.query_loss, result.support_losses, result.estimator_error)
+
+
+def step_metrics(
+    step: int, found: MetaGradient, gradient_norm: float, clock: StepClock, held_out_loss: float | None
+) -> StepMetrics:
+    """What there is to say about outer step `step` (from 0) when it is taken. The clock's next step begins."""
+    seconds, own = clock.lap()
+    supported = all(losses.support for losses in found.losses)
+    errors = [e for e in (losses.estimator_error for losses in found.losses) if e is not None and math.isfinite(e)]
+    return StepMetrics(
+        step=step + 1,
+        query_loss=mean([losses.query for losses in found.losses]),
+        support_loss_first=mean([losses.support[0] for losses in found.losses]) if supported else None,
+        support_loss_last=mean([losses.support[-1] for losses in found.losses]) if supported else None,
+        gradient_norm=gradient_norm,
+        tasks=len(found.losses),
+        seconds=seconds,
+        coordinator_seconds=own,
+        left_out=len(found.left_out),
+        estimator_error=mean(errors) if errors else None,
+        held_out_loss=held_out_loss,
+    )
+
+
+def mean(values: list[float]) -> float:
+    """The plain mean."""
+    return sum(values) / len(values)
