@@ -14,15 +14,13 @@ from typing import Any, TypeVar
 import ray
 import torch
 from ray.exceptions import RayError, RayTaskError
-from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from metacl.config import RunConfig
 from metacl.coordination.executor import Notify, out_of_memory
 from metacl.coordination.flat import Flat
 from metacl.coordination.interrupt import held
 from metacl.coordination.ray_cluster import connect
-from metacl.coordination.ray_group import GroupRank
+from metacl.coordination.ray_group import WorkerGroup
 from metacl.coordination.worker import Done, Work
 from metacl.errors import MetaclError, ResourceError
 from metacl.tasks import TaskAddress
@@ -45,8 +43,7 @@ class RayExecutor:
     def __init__(self, config: RunConfig, notify: Notify) -> None:
         self._config = config
         self._notify = notify
-        self._placements: list[PlacementGroup] = []
-        self._ranks: list[Any] = []
+        self._groups: list[WorkerGroup] = []
         self._owns_connection = False
 
     def start(self) -> None:
@@ -54,27 +51,9 @@ class RayExecutor:
         workers = self._config.workers
         self._owns_connection = connect(workers, self._notify)
         deadline = time.monotonic() + workers.start_timeout_s
-        bundle = {"CPU": float(workers.threads)}
-        if workers.gpus_per_group:
-            bundle["GPU"] = float(workers.gpus_per_group)
-        for _ in range(workers.groups):
-            self._placements.append(placement_group([bundle], strategy="STRICT_PACK"))
-        self._wait([group.ready() for group in self._placements], deadline, "reserving places for the worker groups")
-        # Ray does not hide GPUs from an actor that asked for none; torch and DeepSpeed would then use them.
-        hidden = {} if workers.gpus_per_group else {"env_vars": {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu"}}
-        for placement in self._placements:
-            rank = ray.remote(GroupRank).options(
-                num_cpus=workers.threads,
-                num_gpus=workers.gpus_per_group,
-                runtime_env=hidden,
-                scheduling_strategy=PlacementGroupSchedulingStrategy(placement),
-            )
-            self._ranks.append(rank.remote())
-        places = self._wait([r.place.remote() for r in self._ranks], deadline, "starting the worker groups")
-        tree = self._config.to_dict()
-        ready = [
-            rank.build.remote(tree, address, port) for rank, (address, port) in zip(self._ranks, places, strict=True)
-        ]
+        self._groups = [WorkerGroup(self._config, index) for index in range(workers.groups)]
+        self._wait([group.reserved() for group in self._groups], deadline, "reserving places for the worker groups")
+        ready = [reference for group in self._groups for reference in group.start()]
         for line in self._wait(ready, deadline, "loading model and data in every group, starting DeepSpeed"):
             self._notify(line)
 
@@ -84,14 +63,14 @@ class RayExecutor:
             shared = ray.put(meta)
         waiting = deque(addresses)
         running: dict[Any, tuple[int, TaskAddress]] = {}
-        load = [0] * len(self._ranks)
+        load = [0] * len(self._groups)
         try:
             while waiting or running:
                 with held():
                     while waiting and min(load) < QUEUE:
                         group = load.index(min(load))
                         address = waiting.popleft()
-                        running[self._ranks[group].run.remote(work, address, shared)] = (group, address)
+                        running[self._groups[group].submit(work, address, shared)] = (group, address)
                         load[group] += 1
                     finished, _ = ray.wait(list(running), timeout=POLL_S)
                 for reference in finished:
@@ -101,20 +80,18 @@ class RayExecutor:
                         result = self._get(reference, f"worker group {group} at {address}")
                     yield Done(address, result)
         finally:
-            for reference in running:  # an abandoned step: what has not begun is not worth beginning
-                ray.cancel(reference, force=False)
+            for reference, (group, _) in running.items():  # an abandoned step: drop what has not begun
+                self._groups[group].cancel(reference)
 
     def close(self) -> None:
         """Stop the ranks, give the places back, leave Ray unless it was there before."""
         try:
-            for rank in self._ranks:
-                ray.kill(rank)
-            for placement in self._placements:
-                remove_placement_group(placement)
+            for group in self._groups:
+                group.kill()
         except (RayError, ConnectionError, RuntimeError, ValueError) as error:  # the head is gone, and all with it
             self._notify(f"the cluster could not be tidied up: {error}")
         finally:
-            self._ranks, self._placements = [], []
+            self._groups = []
             if self._owns_connection:
                 ray.shutdown()
                 self._owns_connection = False

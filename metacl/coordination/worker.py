@@ -16,7 +16,8 @@ import torch
 from metacl.config import RunConfig
 from metacl.coordination.flat import Flat, FlatLayout, checksum
 from metacl.errors import TrainingError
-from metacl.learners.base import EngineWrapper, Params, as_leaves, use_threads
+from metacl.learners.base import Params, as_leaves, use_threads
+from metacl.learners.engine import Engine
 from metacl.metagradients import InnerLoopDiverged, Reverse
 from metacl.tasks import TaskAddress
 
@@ -26,7 +27,7 @@ R_co = TypeVar("R_co", covariant=True)
 class Worker:
     """A model, a data set and the four choices of the algorithm, ready to compute tasks."""
 
-    def __init__(self, config: RunConfig, engine: EngineWrapper | None = None) -> None:
+    def __init__(self, config: RunConfig, engine: Engine | None = None) -> None:
         device = torch.device("cuda" if config.workers.gpus_per_group else "cpu")
         use_threads(config.workers.threads)
         self.config = config

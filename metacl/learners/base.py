@@ -7,7 +7,7 @@ loss that are differentiable in them; the frozen base never changes and never en
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from metacl.errors import ConfigError
+from metacl.learners.engine import Engine
 from metacl.registry import Component, Registry
 from metacl.tasks.episode import Episode
 
@@ -28,7 +29,7 @@ ADAPTER, HEAD, STEP_SIZE = "adapter.", "head.", "step_size."
 
 @dataclass
 class Group:
-    """G examples of similar length that go through the model together.
+    """G examples of similar length that go through the model together on this rank.
 
     inputs : what the model's forward takes (token ids, attention mask), each (G, L) or (G, …).
     prefix : activations (G, L, D) at the first adapted layer, or None where nothing lies below it.
@@ -43,7 +44,7 @@ class Batch:
     """B examples ready for the model.
 
     groups : the examples, by length.
-    order : (B,) where in the concatenated groups each example stands.
+    order : (B,) where in the rows of all groups, as `RankGroup.collect` gives them, each example stands.
     targets : (B,) class positions (or what the loss compares with), or None when the labels are not known.
     """
 
@@ -151,14 +152,10 @@ class Learner(ABC):
 
 CPU = torch.device("cpu")
 
-EngineWrapper = Callable[[nn.Module, list[nn.Parameter]], nn.Module]
-"""Puts a model (and the list of its adaptable parameters) under an engine and returns the module to call."""
-
-
 class LearnerConfig(Component):
     """How a learner is made, as a config names it."""
 
-    def build(self, seed: int, device: torch.device = CPU, engine: EngineWrapper | None = None) -> Learner:
+    def build(self, seed: int, device: torch.device = CPU, engine: Engine | None = None) -> Learner:
         """Load the model and attach what adapts. `seed` fixes every random initial value."""
         raise NotImplementedError  # pragma: no cover - an interface
 

@@ -8,24 +8,22 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from pydantic import PositiveFloat, PositiveInt
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.func import functional_call
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import logging as transformers_logging
+from transformers import AutoModel
 
 from metacl.errors import ConfigError
 from metacl.learners.adapter import AdaptedModel, AdapterConfig
-from metacl.learners.base import CPU, LEARNERS, Batch, EngineWrapper, Group, Learner, LearnerConfig, Params
+from metacl.learners.base import CPU, LEARNERS, Batch, Group, Learner, LearnerConfig, Params
+from metacl.learners.engine import Engine, element_count
 from metacl.learners.frozen_prefix import FrozenPrefix
 from metacl.learners.length_groups import length_groups
-from metacl.learners.precision import linears_to_bfloat16
+from metacl.learners.loading import load_config_and_tokenizer
 from metacl.learners.pretrained import find_pretrained
 
 
@@ -51,7 +49,7 @@ class TextClassifierConfig(LearnerConfig):
     base_dtype: Literal["float32", "bfloat16"] = "float32"
     adapter: AdapterConfig = AdapterConfig()
 
-    def build(self, seed: int, device: torch.device = CPU, engine: EngineWrapper | None = None) -> TextClassifier:
+    def build(self, seed: int, device: torch.device = CPU, engine: Engine | None = None) -> TextClassifier:
         """Load the encoder and its tokenizer, freeze it, attach the adapter."""
         return TextClassifier(self, seed, device, engine)
 
@@ -74,28 +72,29 @@ class TextClassifier(Learner):
     """See `TextClassifierConfig`."""
 
     def __init__(
-        self, config: TextClassifierConfig, seed: int, device: torch.device, engine: EngineWrapper | None
+        self, config: TextClassifierConfig, seed: int, device: torch.device, engine: Engine | None
     ) -> None:
         self.config = config
         self.device = device
         folder = find_pretrained(config.model).folder
-        self.tokenizer, encoder = _load(folder, config.attention)
-        limit = getattr(encoder.config, "max_position_embeddings", None)
+        engine = engine or Engine()
+        self.ranks = engine.ranks
+        architecture, self.tokenizer = load_config_and_tokenizer(folder)
+        limit = getattr(architecture, "max_position_embeddings", None)
         if limit is not None and config.max_length > limit:
             raise ConfigError(
                 f"learner.max_length: {config.max_length} tokens, but {config.model} has {limit} positions."
             )
-        if config.base_dtype == "bfloat16":
-            linears_to_bfloat16(encoder)
-        self.base_parameters = sum(parameter.numel() for parameter in encoder.parameters())
+        encoder = engine.load(AutoModel, folder, config.attention, config.base_dtype, device)
+        self.base_parameters = element_count(encoder)
         self.adapted: AdaptedModel = config.adapter.attach(encoder, seed)
         self.initial = self.adapted.initial()
         self.width = encoder.config.hidden_size
         self.adapted.model.to(device)
         held = dict(self.adapted.model.named_parameters())
-        self.module: nn.Module = self.adapted.model
-        if engine is not None:
-            self.module = engine(self.adapted.model, [held[n] for n in self.adapted.module_names.values()])
+        self.module: nn.Module = engine.hold(
+            self.adapted.model, [held[name] for name in self.adapted.module_names.values()]
+        )
         self._prefix = FrozenPrefix(self.module, self.adapted.module_names.values())
         self._forward = threading.RLock()
         """Held while the module runs: the prefix and `functional_call` change it for that long."""
@@ -107,30 +106,30 @@ class TextClassifier(Learner):
     def encode(self, texts: Sequence[str], labels: Sequence[int] | None) -> Batch:
         """Tokenize B texts (cut at `max_length`, padded by groups of similar length), run the frozen layers once."""
         tokens = self.tokenizer(list(texts), truncation=True, max_length=self.config.max_length)["input_ids"]
+        members = [list(range(len(tokens)))]
         if self.config.padding == "groups":
-            members, pad_to = length_groups([len(ids) for ids in tokens]), None
-        else:
-            members, pad_to = [list(range(len(tokens)))], self.config.max_length
+            members = length_groups([len(ids) for ids in tokens])
+        mine, order = self.ranks.share(members)
         groups = []
-        for positions in members:
+        for everyones, own in zip(members, mine, strict=True):
+            longest = max(len(tokens[position]) for position in everyones)
             padded = self.tokenizer.pad(
-                {"input_ids": [tokens[p] for p in positions]},
-                padding="longest" if pad_to is None else "max_length",
-                max_length=pad_to,
+                {"input_ids": [tokens[position] for position in own]},
+                padding="max_length",
+                max_length=self.config.max_length if self.config.padding == "max_length" else longest,
                 return_tensors="pt",
             )
             inputs = {name: padded[name].to(self.device) for name in ("input_ids", "attention_mask")}
             with self._forward:
                 prefix = self._prefix.compute(self.module, inputs)
             groups.append(Group(inputs, prefix))
-        order = torch.tensor([position for positions in members for position in positions]).argsort()
         targets = None if labels is None else torch.tensor(labels, device=self.device)
         return Batch(groups, order.to(self.device), targets)
 
     def features(self, params: Params, batch: Batch) -> Tensor:
         """Pooled (and normalized) encoder outputs, (B, D)."""
-        bound = self.adapted.bind(params)
-        return torch.cat([self._pooled(bound, group) for group in batch.groups])[batch.order]
+        bound = self.ranks.spread(self.adapted.bind(params))
+        return self.ranks.collect(torch.cat([self._pooled(bound, group) for group in batch.groups]))[batch.order]
 
     def _pooled(self, bound: Params, group: Group) -> Tensor:
         with self._forward, self._prefix.reuse(group.prefix):
@@ -153,34 +152,3 @@ class TextClassifier(Learner):
         assert batch.targets is not None, "a loss needs targets"
         return F.cross_entropy(self.outputs(params, batch), batch.targets)
 
-
-def _load(folder: Path, attention: str) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
-    """Tokenizer and encoder of a model folder. Raises `ConfigError` if a part is missing, damaged or of another shape.
-
-    transformers itself makes up an empty tokenizer, and random values for weights that the file does not have.
-    """
-    transformers_logging.disable_progress_bar()
-    try:
-        AutoConfig.from_pretrained(folder)  # first: what is wrong with it would be said in the tokenizer's words
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-        encoder, info = AutoModel.from_pretrained(
-            folder,
-            attn_implementation=attention,
-            dtype=torch.float32,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-        )
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ConfigError(f"learner.model: {folder}: cannot be loaded: {reason}") from None
-    vocabulary = sorted(tokenizer.vocab_files_names.values())
-    if vocabulary and not any((folder / name).exists() for name in vocabulary):
-        raise ConfigError(f"learner.model: {folder}: no tokenizer there (none of {', '.join(vocabulary)}).")
-    mismatched = {key if isinstance(key, str) else key[0] for key in info["mismatched_keys"]}
-    missing = sorted(key for key in {*info["missing_keys"], *mismatched} if not key.startswith("pooler."))
-    if missing:
-        raise ConfigError(
-            f"learner.model: {folder}: the weights lack {missing[0]}, or have it in another shape "
-            f"({len(missing)} such tensors). Is the file of the architecture that config.json names?"
-        )
-    return tokenizer, encoder.eval()

@@ -33,7 +33,6 @@ def test_zero_stage_1_and_resume_with_another_number_of_groups(ray_cluster, tmp_
 
 
 def test_a_killed_worker_is_one_clear_message_and_the_run_resumes(ray_cluster, tmp_path):
-    import ray
 
     from metacl.coordination.ray_executor import RayExecutor
 
@@ -48,7 +47,7 @@ def test_a_killed_worker_is_one_clear_message_and_the_run_resumes(ray_cluster, t
 
         def step_done(self, metrics, steps):
             if metrics.step == 3:
-                ray.kill(executors[0]._ranks[0])
+                executors[0]._groups[0].kill()
 
     executors = []
     original = RayExecutor.start
