@@ -31,6 +31,7 @@ def run(ray_cluster, tmp_path_factory):
     changes = {
         "learner__adapter": {"rank": 2, "targets": ["q_proj", "v_proj"]},
         "objective": "maml",
+        "learner__logit_scale": 1.0,
         "inner": {"steps": 2, "step_size": {"value": 0.01, "head": 0.05}},
     }
     workers = {"executor": "ray", "groups": 2, "ranks_per_group": 2, "zero_stage": 3, "offload": "cpu"}
