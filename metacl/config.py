@@ -179,6 +179,11 @@ class RunConfig(Component):
                 f"evaluation.shape.ways: {self.evaluation.shape.ways}, but {self.objective.registered_name} learns a "
                 f"head for episodes.ways = {self.episodes.ways}. Make them equal, or set objective=proto_maml"
             )
+        if self.evaluation and not self.learner.classifies:
+            raise ValueError(
+                f"evaluation: it measures accuracy, and learner {self.learner.registered_name!r} tells no classes "
+                f"apart. Leave it out, and measure with metacl.evaluation.perplexities"
+            )
         if self.estimator.needs_double_backward and not self.learner.double_backward:
             raise ValueError(
                 f"estimator {self.estimator.registered_name!r} differentiates twice, and fused attention has no second "

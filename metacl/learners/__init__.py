@@ -9,12 +9,15 @@ if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
 from metacl.learners.base import LEARNERS, Batch, Learner, LearnerConfig, Params, Task
+from metacl.learners.causal_lm import CausalLanguageModel, CausalLanguageModelConfig
 from metacl.learners.module import ModuleLearner
 from metacl.learners.text_classifier import TextClassifier, TextClassifierConfig
 
 __all__ = [
     "LEARNERS",
     "Batch",
+    "CausalLanguageModel",
+    "CausalLanguageModelConfig",
     "Learner",
     "LearnerConfig",
     "ModuleLearner",

@@ -165,6 +165,11 @@ class LearnerConfig(Component):
         raise NotImplementedError  # pragma: no cover - an interface
 
     @property
+    def classifies(self) -> bool:
+        """Whether it tells classes apart, so that accuracy can be asked for."""
+        return True
+
+    @property
     def one_shape(self) -> bool:
         """Whether batches of as many examples always have the same shapes, so that compiling once is enough."""
         return False

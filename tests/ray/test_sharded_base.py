@@ -7,7 +7,7 @@ import torch
 
 from metacl.adaptation import InnerLoop
 from metacl.errors import ConfigError
-from metacl.learners import TextClassifierConfig
+from metacl.learners import CausalLanguageModelConfig, TextClassifierConfig
 from metacl.learners.adapter import AdapterConfig
 from metacl.learners.gathered import gather_in_layers
 from metacl.learners.live_memory import LiveMemory
@@ -165,3 +165,17 @@ def test_a_matrix_in_another_kind_of_layer_is_refused(pair, models):
             return str(error)
 
     assert "is a Odd with weight. Set workers.zero_stage=2" in pair.call(refused, models["bert"])[0]
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen", "gpt2"])
+def test_causal_language_model(pair, tmp_path_factory, family):
+    """With its own output matrix, and with one that is the embedding, too."""
+    folder = save_family(family, tmp_path_factory.mktemp("causal") / family, causal=True)
+    adapter = AdapterConfig(rank=2, targets=FAMILIES[family][1])
+    config = CausalLanguageModelConfig(model=str(folder), max_length=16, adapter=adapter)
+
+    def gradient(learner):
+        return meta_gradient(learner, OBJECTIVES.build({"name": "maml"}), Reverse(), loop_of(3))
+
+    found = pair.call(lambda rank: gradient(config.build(0, engine=rank.engine(3))))[0]
+    assert distance(found, gradient(config.build(0))) < 1e-5
