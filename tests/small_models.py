@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import string
 from pathlib import Path
 
@@ -63,9 +64,10 @@ FAMILIES: dict[str, tuple[PreTrainedConfig, tuple[str, ...]]] = {
 """Family -> (its shape, modules to adapt)."""
 
 
-def save_family(family: str, folder: Path, causal: bool = False) -> Path:
+def save_family(family: str, folder: Path, causal: bool = False, hidden: int = 32) -> Path:
     """A random model with weights large enough that all of its parts matter, and a tokenizer of letters."""
-    config, _ = FAMILIES[family]
+    config = copy.deepcopy(FAMILIES[family][0])
+    config.hidden_size = hidden
     torch.manual_seed(0)
     model = (AutoModelForCausalLM if causal else AutoModel).from_config(config, attn_implementation="eager")
     with torch.no_grad():
