@@ -64,10 +64,11 @@ FAMILIES: dict[str, tuple[PreTrainedConfig, tuple[str, ...]]] = {
 """Family -> (its shape, modules to adapt)."""
 
 
-def save_family(family: str, folder: Path, causal: bool = False, hidden: int = 32) -> Path:
+def save_family(family: str, folder: Path, causal: bool = False, hidden: int = 32, **shape: int) -> Path:
     """A random model with weights large enough that all of its parts matter, and a tokenizer of letters."""
     config = copy.deepcopy(FAMILIES[family][0])
-    config.hidden_size = hidden
+    for name, size in {"hidden_size": hidden, **shape}.items():
+        setattr(config, name, size)
     torch.manual_seed(0)
     model = (AutoModelForCausalLM if causal else AutoModel).from_config(config, attn_implementation="eager")
     with torch.no_grad():

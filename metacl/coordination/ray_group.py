@@ -56,14 +56,12 @@ class WorkerGroup:
         """Start the ranks and load the model in each. A reference a rank: one line about what was loaded."""
         workers = self._workers
         placed = PlacementGroupSchedulingStrategy
-        # Ray does not hide GPUs from an actor that asked for none; torch and DeepSpeed would then use them.
-        hidden = {} if workers.gpus_per_group else {"env_vars": {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu"}}
         self._ranks = [
             ray.remote(GroupRank)
             .options(
                 num_cpus=workers.threads,
                 num_gpus=1 if workers.gpus_per_group else 0,
-                runtime_env=hidden,
+                runtime_env={"env_vars": _environment(workers)},
                 scheduling_strategy=placed(self._placement, placement_group_bundle_index=rank),
             )
             .remote()
@@ -92,6 +90,18 @@ class WorkerGroup:
         for actor in self._ranks:
             ray.kill(actor)
         remove_placement_group(self._placement)
+
+
+def _environment(workers: Workers) -> dict[str, str]:
+    """What a rank's process starts with."""
+    variables = {}
+    if not workers.gpus_per_group:
+        # Ray does not hide GPUs from an actor that asked for none; torch and DeepSpeed would then use them.
+        variables.update(CUDA_VISIBLE_DEVICES="", DS_ACCELERATOR="cpu")
+    if workers.zero_stage == 3:
+        # glibc would keep the room of gathered matrices, in pieces; above this size it goes back at once.
+        variables["MALLOC_MMAP_THRESHOLD_"] = "262144"
+    return variables
 
 
 def _steered(workers: Workers) -> bool:

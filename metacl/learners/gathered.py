@@ -42,7 +42,7 @@ class Gathering:
     def whole(self, weight: Any) -> Iterator[Tensor]:
         """The matrix of a sharded parameter, whole for as long as the context lasts. Every rank must ask alike."""
         with collective():
-            weight.all_gather()
+            weight.all_gather_coalesced([weight]).wait()  # `all_gather` would hold a second copy for a moment
         self._now += weight.ds_numel
         self.elements += weight.ds_numel
         self.peak = max(self.peak, self._now)

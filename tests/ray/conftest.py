@@ -3,6 +3,8 @@
 import pytest
 import ray
 
+from metacl.config import Workers
+from metacl.coordination.ray_group import _environment
 from tests.ray.ranks import Rank, Ranks
 
 
@@ -16,7 +18,7 @@ def ray_cluster():
 @pytest.fixture(scope="session")
 def pair(ray_cluster):
     """Two ranks that form a process group over gloo and compute what they are sent."""
-    hidden = {"env_vars": {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}}
+    hidden = {"env_vars": _environment(Workers(zero_stage=3))}
     actors = [ray.remote(Rank).options(num_cpus=0, runtime_env=hidden).remote(rank, 2) for rank in range(2)]
     place = ray.get(actors[0].place.remote())
     ray.get([actor.join.remote(place) for actor in actors])
