@@ -94,7 +94,7 @@ class WorkerGroup:
 
 def _environment(workers: Workers) -> dict[str, str]:
     """What a rank's process starts with."""
-    variables = {}
+    variables: dict[str, str] = {}
     if not workers.gpus_per_group:
         # Ray does not hide GPUs from an actor that asked for none; torch and DeepSpeed would then use them.
         variables.update(CUDA_VISIBLE_DEVICES="", DS_ACCELERATOR="cpu")

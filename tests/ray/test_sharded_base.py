@@ -73,6 +73,14 @@ def test_the_same_bits_again_and_offloaded(pair, models):
         assert all(torch.equal(once[name], other[name]) for name in once)
 
 
+def test_ia3(pair, models):
+    config = learner_config(models, "llama")
+    config = config.model_copy(update={"adapter": AdapterConfig(kind="ia3", targets=("k_proj", "v_proj", "down_proj"))})
+    expected = gradients_of(config.build(0), (3,))[3]
+    assert sum("ia3_l" in name for name in expected) == 2 * 6  # and their step sizes
+    assert distance(pair.call(on_rank, config, 3, (3,))[0][3], expected) < 1e-5
+
+
 def test_padded_to_one_length_and_one_adapted_layer(pair, models):
     """The frozen prefix runs on each rank's own rows."""
     config = learner_config(models, "bert", padding="max_length")
