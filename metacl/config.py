@@ -260,9 +260,8 @@ def config_to_yaml(config: RunConfig) -> str:
 
 
 def _stages(estimator: MetaGradient | type[MetaGradient]) -> frozenset[int]:
-    """The ZeRO stages an estimator works with. A sharded layer is a differentiable function like any other, so what
-    takes the engines of stages 1 and 2 takes stage 3.
-    """  # noqa: D205
+    """The ZeRO stages an estimator works with."""
+    # A sharded layer is a differentiable function like any other: what takes an engine of stage 2 takes stage 3.
     return estimator.sharding_stages | ({3} if 2 in estimator.sharding_stages else set())
 
 

@@ -142,7 +142,7 @@ def test_no_rank_holds_more_than_its_shard_and_one_matrix(pair, models):
         engine.gathering.whole = counted
         gradients_of(learner, (2,))
         adapter = sum(p.numel() for p in parameters if not hasattr(p, "ds_tensor"))
-        return loading.peak / 4, max(seen), adapter, len(seen)
+        return loading.peak / 4, max(seen), adapter, len(seen), engine.gathering.peak
 
     config = learner_config(models, "llama")
     sizes = [parameter.numel() for parameter in config.build(0).module.parameters() if not parameter.requires_grad]
@@ -150,7 +150,8 @@ def test_no_rank_holds_more_than_its_shard_and_one_matrix(pair, models):
     small = sum(size for size, shape in zip(sizes, shapes, strict=True) if len(shape) == 1)
     shard = sum(-(-size // 2) for size, shape in zip(sizes, shapes, strict=True) if len(shape) > 1)
     bound = shard + small + max(sizes)
-    for loading, computing, adapter, gathers in pair.call(count, config):
+    for loading, computing, adapter, gathers, together in pair.call(count, config):
+        assert together == max(sizes)  # never two matrices at a time
         assert gathers > 50
         assert shard + small < computing <= bound
         beside = 2 * adapter + 1000  # the adapter is made, and copied; buffers
