@@ -97,7 +97,13 @@ class Workers(Component):
     threads : CPU threads per rank, always the same,
     because the last bits of a result depend on it. gpus_per_group : 0 for CPU workers.
     address : of a running Ray cluster ("auto" for one on this machine); null starts a small one in this process.
-    zero_stage : DeepSpeed ZeRO stage of the group's engine. start_timeout_s : how long groups may take to start.
+    start_timeout_s : how long groups may take to start.
+    ranks_per_group : processes that compute a task together; gpus_per_group is 0 or as many, one for each.
+    ranks_placement, groups_placement : Ray's placement of a group's ranks (STRICT_PACK: on one node), and of groups
+    that are packed so (SPREAD: on the nodes in turn; PACK: wherever Ray likes).
+    zero_stage : DeepSpeed ZeRO stage; at 3 the frozen base lies in shards, one a rank. offload : where it then lies:
+    on the ranks' devices ("none"), in the machine's memory ("cpu") or in files under nvme_path ("nvme").
+    deepspeed : a DeepSpeed config for the rest; matrices up to its stage3_param_persistence_threshold stay whole.
     """
 
     executor: Literal["local", "ray"] = "ray"
@@ -109,8 +115,14 @@ class Workers(Component):
     threads: PositiveInt = 1
     gpus_per_group: NonNegativeInt = 0
     address: str | None = None
-    zero_stage: Literal[0, 1, 2] = 0
     start_timeout_s: PositiveFloat = 300.0
+    ranks_per_group: PositiveInt = 1
+    ranks_placement: Literal["STRICT_PACK", "PACK", "SPREAD", "STRICT_SPREAD"] = "STRICT_PACK"
+    groups_placement: Literal["SPREAD", "PACK"] = "SPREAD"
+    zero_stage: Literal[0, 1, 2, 3] = 0
+    offload: Literal["none", "cpu", "nvme"] = "none"
+    nvme_path: str | None = None
+    deepspeed: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
@@ -140,10 +152,33 @@ class Workers(Component):
 
     @model_validator(mode="after")
     def _one_process_is_one_group(self) -> Workers:
-        if self.executor == "local" and self.groups > 1:
+        for key, count in (("groups", self.groups), ("ranks_per_group", self.ranks_per_group)):
+            if self.executor == "local" and count > 1:
+                raise ValueError(
+                    f"workers.{key}: {count}, but the local executor is one process. "
+                    f"Set workers.{key}=1 or workers.executor=ray"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _ranks_fit(self) -> Workers:
+        if self.gpus_per_group not in (0, self.ranks_per_group):
             raise ValueError(
-                f"workers.groups: {self.groups}, but the local executor is one process. "
-                f"Set workers.groups=1 or workers.executor=ray"
+                f"workers.gpus_per_group: {self.gpus_per_group}, but each rank has one GPU or none and a group has "
+                f"{self.ranks_per_group} ranks. Set it to 0 or {self.ranks_per_group}"
+            )
+        if self.offload != "none" and self.zero_stage != 3:
+            raise ValueError(
+                f"workers.offload: {self.offload} is for a sharded base. "
+                f"Set workers.zero_stage=3, or workers.offload=none"
+            )
+        if (self.offload == "nvme") != (self.nvme_path is not None):
+            raise ValueError("workers.nvme_path: a folder on a fast disk, for workers.offload=nvme and only for it")
+        zero = self.deepspeed.get("zero_optimization", {})
+        if not isinstance(zero, dict) or "stage" in zero or "offload_param" in zero:
+            raise ValueError(
+                "workers.deepspeed.zero_optimization: stage and offload_param are set by workers.zero_stage and "
+                "workers.offload; leave them out"
             )
         return self
 
@@ -256,8 +291,11 @@ class RunConfig(Component):
                 f"estimator {self.estimator.registered_name!r} does not see what objective "
                 f"{self.objective.registered_name!r} asks on the way. Set estimator=reverse or estimator=first_order"
             )
-        if self.workers.gpus_per_group > 1:
-            raise ValueError("workers.gpus_per_group: a group is one rank and uses one GPU; set it to 0 or 1")
+        if self.evaluation and not self.learner.classifies:
+            raise ValueError(
+                f"evaluation: it measures accuracy, and learner {self.learner.registered_name!r} tells no classes "
+                f"apart. Leave it out, and measure with metacl.evaluation.perplexities"
+            )
         if self.estimator.needs_double_backward and not self.learner.double_backward:
             raise ValueError(
                 f"estimator {self.estimator.registered_name!r} differentiates twice, and fused attention has no second "
@@ -272,6 +310,11 @@ class RunConfig(Component):
             raise ValueError(
                 "estimator.compile: every new shape of a batch would be compiled for about a minute. "
                 "Set learner.padding=packed (or max_length), or estimator.compile=false"
+            )
+        if self.estimator.wants_few_shapes and (self.workers.ranks_per_group > 1 or self.workers.zero_stage == 3):
+            raise ValueError(
+                "estimator.compile: messages among ranks cannot be compiled. Set estimator.compile=false, or "
+                "workers.ranks_per_group=1 and workers.zero_stage=0"
             )
         stage, possible = self.workers.zero_stage, sorted(self.estimator.sharding_stages)
         if self.workers.executor == "ray" and stage not in possible:
@@ -332,8 +375,6 @@ def _partner(kind: str) -> str:
     """The half sentence that names the task sources of a kind."""
     fitting = [name for name in TASK_SOURCES.names() if TASK_SOURCES.get(name).gives == kind]
     return f"Set data.name to one of: {', '.join(fitting)}"
-
-
 def _estimator_for(stage: int, double_backward: bool) -> str:
     """The half sentence that names an estimator for this ZeRO stage, the most exact that the model allows."""
     for name in ("reverse", "finite_difference"):

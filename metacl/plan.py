@@ -11,10 +11,13 @@ import torch
 from metacl.api import check_data, starting_point
 from metacl.config import RunConfig
 from metacl.coordination.coordinator import Resume
+from metacl.coordination.memory_plan import RankMemory, rank_memory, weightless
 from metacl.coordination.run_folder import RunFolder
-from metacl.learners.base import STEP_SIZE, parameter_count
+from metacl.learners.base import parameter_count
+from metacl.learners.transformer import TransformerConfig
 
-BYTES = 4  # of a float32; a base in bfloat16 takes less
+BYTES = 4  # of a float32
+MB = 2**20
 PROCESS_MB = 600
 """What a process takes before it holds a model: torch, transformers and, in a worker group, Ray and DeepSpeed."""
 
@@ -35,56 +38,80 @@ def make_plan(config: RunConfig, resume: Resume = "auto") -> Plan:
     workers = config.workers
     RunFolder(config.folder).check(config, resume=resume != "never")
     data = check_data(config)
-    learner, meta = starting_point(config)
+    sharded = workers.executor == "ray" and workers.zero_stage == 3
+    # A base in shards may be more than this process can hold.
+    learner, meta = weightless(config) if sharded else starting_point(config)
     learned = parameter_count(meta)
-    inner = sum(tensor.numel() for name, tensor in meta.items() if not name.startswith(STEP_SIZE))
-    base_mb = learner.base_parameters * BYTES / 2**20
-    trajectory_mb = inner * BYTES * (config.inner.steps + 1) / 2**20
     there = _available(config)
     obstacles = []
     lines = [("data", data), ("model", config.learner.source())]
+    cpus = workers.ranks_per_group * workers.threads
     if workers.executor == "ray":
-        each = f"{workers.threads} CPU(s) and {workers.gpus_per_group} GPU(s), ZeRO {workers.zero_stage}"
+        ranks = f"{workers.ranks_per_group} rank(s), " if workers.ranks_per_group > 1 else ""
+        each = f"{ranks}{cpus} CPU(s) and {workers.gpus_per_group} GPU(s), ZeRO {workers.zero_stage}"
         lines.append(
             ("worker groups", f"{workers.groups} of {each}; {there.where}: {there.cpus:g} CPUs, {there.gpus:g} GPUs")
         )
         if workers.groups * workers.gpus_per_group > there.gpus:
             obstacles.append(f"{workers.groups * workers.gpus_per_group} GPUs asked for, {there.gpus:g} there")
-        if workers.groups * workers.threads > there.cpus:
-            line = f"{workers.groups * workers.threads} CPUs asked for, {there.cpus:g} there"
+        if workers.groups * cpus > there.cpus:
+            line = f"{workers.groups * cpus} CPUs asked for, {there.cpus:g} there"
             if there.own:
                 lines.append(("note", f"{line}: groups will share cores, which is slower"))
             else:
                 obstacles.append(line)
     else:
         lines.append(("worker", f"one, in this process, {workers.threads} thread(s)"))
-    needed_mb = workers.groups * (PROCESS_MB + base_mb + trajectory_mb)
     memory = f"{there.memory_mb:,.0f} MB {'free' if there.own else 'in all'}"
+    lines.append(("parameters", f"{learner.base_parameters:,} frozen, {learned:,} learned in {len(meta)} tensors"))
+    if isinstance(config.learner, TransformerConfig):
+        rank = rank_memory(config)
+        on_machine_mb = PROCESS_MB + rank.offloaded / MB
+        if not workers.gpus_per_group:
+            on_machine_mb += rank.on_device / MB
+        elif there.gpu_memory_mb is not None and rank.on_device / MB > there.gpu_memory_mb:
+            there_is = f"the smallest has {there.gpu_memory_mb:,.0f} MB"
+            obstacles.append(f"{rank.on_device / MB:,.0f} MB needed on a GPU, {there_is}")
+        needed_mb = workers.groups * workers.ranks_per_group * on_machine_mb
+        if needed_mb > there.memory_mb:
+            obstacles.append(f"{needed_mb:,.0f} MB needed, {memory}")
+        lines += [*_memory_lines(rank, config), ("memory in all", f"{needed_mb:,.0f} MB; {there.where}: {memory}")]
     lines += [
-        ("parameters", f"{learner.base_parameters:,} frozen, {learned:,} learned in {len(meta)} tensors"),
-        (
-            "memory per group",
-            f"about {PROCESS_MB} MB process + {base_mb:.0f} MB base + {trajectory_mb:.1f} MB trajectory of "
-            f"{config.inner.steps} inner steps; activations come on top; {there.where}: {memory}",
-        ),
         ("gradient per task", f"{learned * BYTES / 2**20:.2f} MB"),
         ("work", f"{config.outer.steps} steps x {config.outer.tasks_per_step} tasks"),
         ("output", str(config.folder)),
     ]
-    if needed_mb > there.memory_mb:
-        obstacles.append(f"{needed_mb:,.0f} MB needed before activations, {memory}")
     return Plan(lines, obstacles)
+
+
+def _memory_lines(rank: RankMemory, config: RunConfig) -> list[tuple[str, str]]:
+    """What one rank holds, part by part."""
+    steps, name = config.inner.steps, config.estimator.registered_name or type(config.estimator).__name__
+    parts = [f"{PROCESS_MB} MB process"]
+    if rank.gathered:
+        kept = f", {rank.offloaded / MB:,.1f} MB of it offloaded" if rank.offloaded else ""
+        parts.append(f"{rank.base / MB:,.1f} MB its part of the base{kept}")
+        parts.append(f"{rank.gathered / MB:,.1f} MB the largest matrix, gathered")
+    else:
+        parts.append(f"{rank.base / MB:,.1f} MB base")
+    parts.append(f"{rank.trajectory / MB:,.1f} MB adapted parameters of {steps} inner steps")
+    parts.append(f"{rank.activations / MB:,.1f} MB activations at the peak of {name}")
+    return [("memory per rank", " + ".join(parts))]
 
 
 @dataclass(frozen=True)
 class _Available:
-    """What there is to run on. `own`: this machine, whose free memory is known; else a cluster, with all it has."""
+    """What there is to run on. `own`: this machine, whose free memory is known; else a cluster, with all it has.
+
+    gpu_memory_mb : of the smallest GPU; None where it is not known.
+    """
 
     cpus: float
     gpus: float
     memory_mb: float
     where: str
     own: bool
+    gpu_memory_mb: float | None = None
 
 
 def _available(config: RunConfig) -> _Available:
@@ -97,9 +124,11 @@ def _available(config: RunConfig) -> _Available:
             return _Available(
                 has.get("CPU", 0.0),
                 has.get("GPU", 0.0),
-                has.get("memory", 0.0) / 2**20,
+                has.get("memory", 0.0) / MB,
                 f"the cluster at {address}",
                 own=False,
             )
-    free_mb = psutil.virtual_memory().available / 2**20
-    return _Available(float(os.cpu_count() or 1), float(torch.cuda.device_count()), free_mb, "this machine", own=True)
+    free_mb = psutil.virtual_memory().available / MB
+    gpus = [torch.cuda.get_device_properties(place).total_memory / MB for place in range(torch.cuda.device_count())]
+    smallest = min(gpus, default=None)
+    return _Available(float(os.cpu_count() or 1), float(len(gpus)), free_mb, "this machine", True, smallest)

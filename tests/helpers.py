@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from metacl.config import RunConfig
-from metacl.learners.base import CPU, Batch, EngineWrapper, Learner, LearnerConfig, Params
+from metacl.learners.base import CPU, Batch, Learner, LearnerConfig, Params
+from metacl.learners.engine import Engine
 
 INPUTS = 6
 """Numbers that a text becomes."""
@@ -61,7 +62,7 @@ class TinyLearnerConfig(LearnerConfig):
     width: int = 4
     twice_differentiable: bool = True
 
-    def build(self, seed: int, device: torch.device = CPU, engine: EngineWrapper | None = None) -> TinyLearner:
+    def build(self, seed: int, device: torch.device = CPU, engine: Engine | None = None) -> TinyLearner:
         return TinyLearner(seed, self.width)
 
     @property

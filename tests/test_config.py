@@ -288,3 +288,31 @@ def test_groups_as_a_range():
     assert again == workers
     number = config_from_dict({**tree, "workers": {"groups": 3}}).workers
     assert (number.groups, number.groups_to_start, number.groups_to_go_on) == (3, 3, 1)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "parts"),
+    [
+        (["workers.executor=local", "workers.ranks_per_group=2"], ["workers.ranks_per_group: 2", "executor=ray"]),
+        (["workers.ranks_per_group=2", "workers.gpus_per_group=1"], ["workers.gpus_per_group: 1", "Set it to 0 or 2"]),
+        (["workers.offload=cpu"], ["workers.offload: cpu", "Set workers.zero_stage=3"]),
+        (["workers.zero_stage=3", "workers.offload=nvme"], ["workers.nvme_path"]),
+        (["workers.zero_stage=3", "workers.nvme_path=/tmp"], ["workers.nvme_path"]),
+        (["workers.deepspeed={zero_optimization: {stage: 1}}"], ["workers.deepspeed.zero_optimization", "zero_stage"]),
+        (
+            ["workers.zero_stage=3", "estimator={name: reverse, compile: true}", "learner.padding=max_length"],
+            ["estimator.compile: messages among ranks", "Set estimator.compile=false"],
+        ),
+        (["workers.zero_stage=3", "estimator=unrolled"], ["workers.zero_stage: 3", "'unrolled'", "estimator=reverse"]),
+        (["learner.adapter={kind: ia3, last_layers: 1}"], ["learner.adapter.last_layers", "kind=lora"]),
+    ],
+)
+def test_groups_that_cannot_be(tmp_path, overrides, parts):
+    message = refusal(tmp_path, MINIMAL, *overrides)
+    assert all(part in message for part in parts), message
+
+
+def test_a_sharded_group(tmp_path):
+    overrides = ["workers.ranks_per_group=4", "workers.gpus_per_group=4", "workers.zero_stage=3", "workers.offload=cpu"]
+    config = load(tmp_path, MINIMAL, *overrides, "workers.deepspeed={zero_optimization: {sub_group_size: 1000000}}")
+    assert load(tmp_path, config_to_yaml(config)) == config

@@ -37,7 +37,7 @@ def connect(workers: Workers, notify: Notify) -> bool:
             notify(f"starting a Ray cluster in this process for {_asked(workers, workers.groups)}")
             ray.init(
                 address="local",
-                num_cpus=workers.groups * workers.threads,
+                num_cpus=workers.groups * workers.ranks_per_group * workers.threads,
                 num_gpus=workers.groups * workers.gpus_per_group,
                 include_dashboard=False,
                 log_to_driver=False,
@@ -93,7 +93,7 @@ def _check_own_gpus(workers: Workers) -> None:
 
 def _asked(workers: Workers, groups: int) -> str:
     gpus = f" and {workers.gpus_per_group} GPUs" if workers.gpus_per_group else ""
-    return f"{groups} worker group(s) of {workers.threads} CPU(s){gpus}"
+    return f"{groups} worker group(s) of {workers.ranks_per_group * workers.threads} CPU(s){gpus}"
 
 
 def _wait_for_answer(address: str) -> None:
@@ -131,7 +131,7 @@ def _wait_for_answer(address: str) -> None:
 
 def _check_capacity(workers: Workers) -> None:
     total, groups = ray.cluster_resources(), workers.groups_to_start
-    for kind, each in (("CPU", workers.threads), ("GPU", workers.gpus_per_group)):
+    for kind, each in (("CPU", workers.ranks_per_group * workers.threads), ("GPU", workers.gpus_per_group)):
         wanted, present = groups * each, total.get(kind, 0)
         if wanted > present:
             raise ResourceError(

@@ -66,8 +66,9 @@ class RayExecutor:
                 with held():
                     self._watch(left_out)
         finally:
-            for reference in self._running:  # what has not begun is not worth beginning
-                ray.cancel(reference, force=False)
+            for reference, ticket in self._running.items():  # what has not begun is not worth beginning
+                if ticket.group in self._fleet.ready:
+                    self._fleet.ready[ticket.group].cancel(reference)
 
     def close(self) -> None:
         """Stop the groups, give the places back, leave Ray unless it was there before."""

@@ -55,7 +55,7 @@ class Fleet:
         """
         self._owns_connection = connect(self._workers, self._notify)
         for number in range(self._workers.groups):
-            self._coming[number] = WorkerGroup(self._config)
+            self._coming[number] = WorkerGroup(self._config, number)
         self._too_few_since = said = time.monotonic()
         while len(self.ready) < self._workers.groups_to_start:
             finished, _ = ray.wait(self.awaited, timeout=POLL_S) if self.awaited else ([], [])
@@ -112,7 +112,7 @@ class Fleet:
             what = f"lost {times} times without finishing a task, not started again (workers.respawns = {limit})"
         else:
             what = f"starting it again ({times} of {limit} until it finishes a task)"
-            self._coming[number] = WorkerGroup(self._config)
+            self._coming[number] = WorkerGroup(self._config, number)
         self._notify(f"worker group {number} is lost ({why}); {what}; {len(self.ready)} left")
 
     def require(self, wanted: int) -> None:

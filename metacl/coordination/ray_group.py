@@ -1,61 +1,38 @@
-"""A worker group: its ranks as Ray actors, and the handle by which the driver brings it up, uses it and ends it.
+"""A worker group: one or more ranks, each a Ray actor, that hold one model and compute a task together.
 
-A rank is a `Worker` whose model is held by a DeepSpeed engine. The handle never waits: it says what it is waiting for,
-so that one group can start while others compute.
+The ranks lie in one placement group and form one process group. Work goes to all of them; all compute the same
+result, and that of rank 0 is the group's. The loss of a rank, or an error of one alone, is the loss of the group.
+The driver's handle never waits: it says what it is waiting for, so that one group can start while others compute.
 """
 
 from __future__ import annotations
 
 import os
 import socket
-from typing import Any
+import traceback
+from typing import Any, NoReturn
 
 import ray
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from metacl.config import RunConfig, config_from_dict
+from metacl.config import RunConfig, Workers, config_from_dict
 from metacl.coordination.flat import checksum
 from metacl.coordination.worker import Parameters, Reply, ReplyDamaged, Work, Worker
+from metacl.errors import MetaclError
+from metacl.learners.ranks import RankLost
 from metacl.tasks import TaskAddress
-
-
-class GroupRank:
-    """Computes tasks one at a time. Made in two steps, so that the ranks of a group can learn where the first is."""
-
-    _version = ""
-
-    def place(self) -> tuple[str, int, str]:
-        """This rank's address, a free port on its machine for the group's process group, and its Ray node."""
-        with socket.socket() as probe:
-            probe.bind(("", 0))
-            node = ray.get_runtime_context().get_node_id()
-            return ray.util.get_node_ip_address(), probe.getsockname()[1], node
-
-    def build(self, config: dict[str, Any], master_address: str, master_port: int) -> str:
-        """Load everything; one line about what was loaded."""
-        from metacl.learners.sharding import RankEnvironment, ZeroEngine
-
-        resolved = config_from_dict(config)
-        engine = ZeroEngine(
-            resolved.workers.zero_stage,
-            RankEnvironment(0, 1, master_address, master_port),
-            gpu=resolved.workers.gpus_per_group > 0,
-        )
-        self._worker = Worker(resolved, engine)
-        return f"group ready (pid {os.getpid()}, ZeRO stage {resolved.workers.zero_stage}): {resolved.learner.source()}"
-
-    def run(self, work: Work[Any], address: TaskAddress, parameters: Parameters) -> Reply[Any]:
-        """Compute one piece of work. Raises `ReplyDamaged` if the parameters are not the ones that were sent."""
-        if parameters.version != self._version:
-            if checksum(parameters.flat) != parameters.version:
-                raise ReplyDamaged("the parameters were damaged on their way (their checksum differs)")
-            self._version = parameters.version
-        return Reply(parameters.version, work(self._worker, address, parameters.flat))
 
 
 class WorkerGroup:
     """One group as the driver sees it. Made, it waits for its place; it is `ready` after three `advance`.
+
+    Parameters
+    ----------
+    config : RunConfig
+        Of the run. The group's place is asked for at once.
+    number : int
+        Which of the run's groups this is, from 0: spread over the nodes in turn.
 
     Attributes
     ----------
@@ -64,16 +41,21 @@ class WorkerGroup:
     doing : str
         What that is, for people.
     node : str
-        The Ray node it runs on, once it is placed.
+        The Ray node its rank 0 runs on, once it is placed.
     """
 
-    def __init__(self, config: RunConfig) -> None:
+    def __init__(self, config: RunConfig, number: int) -> None:
         self._config = config
         self._ranks: list[Any] = []
-        bundle = {"CPU": float(config.workers.threads)}
-        if config.workers.gpus_per_group:
-            bundle["GPU"] = float(config.workers.gpus_per_group)
-        self._placement = placement_group([bundle], strategy="STRICT_PACK")
+        workers = config.workers
+        bundle = {"CPU": float(workers.threads)}
+        if workers.gpus_per_group:
+            bundle["GPU"] = 1.0
+        self._placement = placement_group(
+            [bundle] * workers.ranks_per_group,
+            strategy=workers.ranks_placement,
+            _soft_target_node_id=_node_in_turn(number) if _steered(workers) else None,
+        )
         self.node = ""
         self.doing = "waiting for a place"
         self.pending: list[Any] = [self._placement.ready()]
@@ -85,21 +67,27 @@ class WorkerGroup:
         """
         found = ray.get(self.pending)
         if not self._ranks:
-            self._ranks = [self._start_rank()]
+            self._ranks = [self._start_rank(rank) for rank in range(self._config.workers.ranks_per_group)]
             self.doing, self.pending = "starting", [rank.place.remote() for rank in self._ranks]
         elif not self.node:
-            address, port, self.node = found[0]
-            tree = self._config.to_dict()
+            first, tree = found[0], self._config.to_dict()
+            self.node = first[2]
             self.doing = "loading model and data, starting DeepSpeed"
-            self.pending = [rank.build.remote(tree, address, port) for rank in self._ranks]
+            self.pending = [actor.build.remote(tree, rank, first) for rank, actor in enumerate(self._ranks)]
         else:
             self.doing, self.pending = "ready", []
             return str(found[0])
         return None
 
     def submit(self, work: Work[Any], address: TaskAddress, parameters: Any) -> Any:
-        """A reference to the `Reply`. `parameters` is a reference to `Parameters`, which ranks read without a copy."""
-        return self._ranks[0].run.remote(work, address, parameters)
+        """A reference to the `Reply`, in order of submission. `parameters` is a reference to `Parameters`."""
+        first, *_ = [actor.run.remote(work, address, parameters) for actor in self._ranks]
+        return first
+
+    def cancel(self, reference: Any) -> None:
+        """Drop work that has not begun. Several ranks do it all the same: one may have begun where another has not."""
+        if len(self._ranks) == 1:
+            ray.cancel(reference, force=False)
 
     def kill(self) -> None:
         """End its processes at once and give its place back. Fine on a group that is dead already."""
@@ -108,14 +96,97 @@ class WorkerGroup:
         remove_placement_group(self._placement)
         self._ranks, self.pending = [], []
 
-    def _start_rank(self) -> Any:
+    def _start_rank(self, rank: int) -> Any:
         workers = self._config.workers
-        # Ray does not hide GPUs from an actor that asked for none; torch and DeepSpeed would then use them.
-        hidden = {} if workers.gpus_per_group else {"env_vars": {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu"}}
-        rank = ray.remote(GroupRank).options(
+        options = ray.remote(GroupRank).options(
             num_cpus=workers.threads,
-            num_gpus=workers.gpus_per_group,
-            runtime_env=hidden,
-            scheduling_strategy=PlacementGroupSchedulingStrategy(self._placement),
+            num_gpus=1 if workers.gpus_per_group else 0,
+            runtime_env={"env_vars": _environment(workers)},
+            scheduling_strategy=PlacementGroupSchedulingStrategy(self._placement, placement_group_bundle_index=rank),
         )
-        return rank.remote()
+        return options.remote()
+
+
+def _environment(workers: Workers) -> dict[str, str]:
+    """What a rank's process starts with."""
+    variables: dict[str, str] = {}
+    if not workers.gpus_per_group:
+        # Ray does not hide GPUs from an actor that asked for none; torch and DeepSpeed would then use them.
+        variables.update(CUDA_VISIBLE_DEVICES="", DS_ACCELERATOR="cpu")
+    if workers.zero_stage == 3:
+        # glibc would keep the room of gathered matrices, in pieces; above this size it goes back at once.
+        variables["MALLOC_MMAP_THRESHOLD_"] = "262144"
+    return variables
+
+
+def _steered(workers: Workers) -> bool:
+    """Ray spreads bundles, not placement groups; it takes a hint where a whole group goes if the group is one place."""
+    return workers.groups_placement == "SPREAD" and workers.ranks_placement == "STRICT_PACK"
+
+
+def _node_in_turn(number: int) -> str | None:
+    nodes = sorted(node["NodeID"] for node in ray.nodes() if node["Alive"])
+    return nodes[number % len(nodes)] if nodes else None
+
+
+class GroupRank:
+    """One rank. Made in two steps, so that the ranks of a group can learn where the first is."""
+
+    _version = ""
+
+    def place(self) -> tuple[str, int, str]:
+        """This rank's address, a free port on its machine for the group's process group, and its Ray node."""
+        with socket.socket() as probe:
+            probe.bind(("", 0))
+            port = probe.getsockname()[1]
+        return ray.util.get_node_ip_address(), port, ray.get_runtime_context().get_node_id()
+
+    def build(self, config: dict[str, Any], rank: int, first: tuple[str, int, str]) -> str:
+        """Join the group whose rank 0 is at `first` and load everything; one line about what was loaded."""
+        from metacl.learners.sharding import RankEnvironment, ZeroOptions, make_engine
+
+        resolved = config_from_dict(config)
+        workers = resolved.workers
+        self._rank, self._size, self._out_of_step = rank, workers.ranks_per_group, False
+        self.engine = make_engine(
+            ZeroOptions(workers.zero_stage, workers.offload, workers.nvme_path, workers.deepspeed),
+            RankEnvironment(rank, workers.ranks_per_group, first[0], first[1]),
+            gpu=workers.gpus_per_group > 0,
+        )
+        self.worker = Worker(resolved, self.engine)
+        where = f"rank {rank} of {self._size}, pid {os.getpid()}, ZeRO stage {workers.zero_stage}"
+        return f"group ready ({where}): {resolved.learner.source()}"
+
+    def run(self, work: Work[Any], address: TaskAddress, parameters: Parameters) -> Reply[Any] | None:
+        """Compute one piece of work. The reply of rank 0 is the group's; the others keep theirs to themselves.
+
+        All ranks compute the same numbers, so an expected error is one on all of them. Any other may be this rank's
+        alone, and the others then wait for it: unless it is rank 0, which can say what happened, the rank ends, which
+        ends the waiting; and a rank that has lost another ends, too. Rank 0's end is the group's.
+
+        Raises `ReplyDamaged` if the parameters are not the ones that were sent.
+        """
+        if self._out_of_step:
+            _end(f"rank {self._rank}: failed before, while the others went on")
+        try:
+            if parameters.version != self._version:
+                if checksum(parameters.flat) != parameters.version:
+                    raise ReplyDamaged("the parameters were damaged on their way (their checksum differs)")
+                self._version = parameters.version
+            result = work(self.worker, address, parameters.flat)
+        except MetaclError:
+            raise
+        except RankLost as lost:
+            _end(f"rank {self._rank}: {lost}")
+        except Exception:
+            if self._rank > 0:
+                _end(f"rank {self._rank} failed:\n{traceback.format_exc()}")
+            self._out_of_step = self._size > 1
+            raise
+        return Reply(parameters.version, result) if self._rank == 0 else None
+
+
+def _end(reason: str) -> NoReturn:
+    """Leave at once; Ray keeps the reason in the worker's log."""
+    print(reason, flush=True)
+    os._exit(1)

@@ -17,7 +17,8 @@ import torch
 from metacl.config import RunConfig
 from metacl.coordination.flat import Flat, FlatLayout, checksum
 from metacl.errors import TrainingError
-from metacl.learners.base import EngineWrapper, Params, as_leaves, use_threads
+from metacl.learners.base import Params, as_leaves, use_threads
+from metacl.learners.engine import Engine
 from metacl.metagradients import InnerLoopDiverged, Reverse
 from metacl.tasks import TaskAddress
 
@@ -35,7 +36,7 @@ class ReplyDamaged(TrainingError):
 class Worker:
     """A model, a data set and the four choices of the algorithm, ready to compute tasks."""
 
-    def __init__(self, config: RunConfig, engine: EngineWrapper | None = None) -> None:
+    def __init__(self, config: RunConfig, engine: Engine | None = None) -> None:
         device = torch.device("cuda" if config.workers.gpus_per_group else "cpu")
         use_threads(config.workers.threads)
         self.config = config
@@ -121,8 +122,7 @@ class MetaGradientWork(Work[TaskResult]):
     def __call__(self, worker: Worker, address: TaskAddress, meta: Flat) -> TaskResult:
         """Make the episode, run the inner loop, estimate the gradient. Raises `TaskFailed` on divergence."""
         config = worker.config
-        episode = worker.source.episode(address, config.episodes)
-        task = worker.learner.prepare(episode)
+        task = worker.learner.prepare(worker.source.episode(address, config.episodes))
         params = as_leaves(worker.parameters(meta))
         problem = config.objective.problem(worker.learner, params, task, config.inner)
         try:
@@ -140,7 +140,7 @@ class MetaGradientWork(Work[TaskResult]):
             checksum(gradient),
             estimate.query_loss,
             tuple(estimate.support_losses),
-            len(episode.query_labels),
+            len(task.query),
             None if exact is None else relative_distance(gradient, worker.layout.flatten(exact)),
         )
 

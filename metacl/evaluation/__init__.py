@@ -2,6 +2,7 @@
 
 from metacl.evaluation.few_shot import RowResult, as_dict, evaluate
 from metacl.evaluation.methods import FrozenPrototypes, InnerSteps, Method, default_methods
+from metacl.evaluation.perplexity import perplexities
 from metacl.evaluation.statistics import Estimate, mean_interval, paired_difference
 
 __all__ = [
@@ -15,4 +16,5 @@ __all__ = [
     "evaluate",
     "mean_interval",
     "paired_difference",
+    "perplexities",
 ]

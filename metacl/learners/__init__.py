@@ -9,6 +9,7 @@ if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
 from metacl.learners.base import LEARNERS, Batch, Learner, LearnerConfig, Params, Task
+from metacl.learners.causal_lm import CausalLanguageModel, CausalLanguageModelConfig
 from metacl.learners.module import ModuleLearner
 from metacl.learners.networks import FeatureLearner, ModuleConfig
 from metacl.learners.samples import Samples
@@ -17,6 +18,8 @@ from metacl.learners.text_classifier import TextClassifier, TextClassifierConfig
 __all__ = [
     "LEARNERS",
     "Batch",
+    "CausalLanguageModel",
+    "CausalLanguageModelConfig",
     "FeatureLearner",
     "Learner",
     "LearnerConfig",

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
-from pydantic import PositiveInt
+from peft import IA3Config, LoraConfig, PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from pydantic import PositiveInt, model_validator
 from torch import nn
 
 from metacl.errors import ConfigError
@@ -22,17 +22,25 @@ from metacl.registry import Component
 
 
 class AdapterConfig(Component):
-    """Which low-rank adapter is attached, and where (Hu et al. 2021, "LoRA", eq. 3).
+    """Which adapter is attached, and where.
 
-    rank : r of the two factors. alpha : the update is scaled by alpha / rank.
+    kind : "lora", two low-rank factors (Hu et al. 2021, "LoRA", eq. 3), or "ia3", a factor for every output of a module
+    (Liu et al. 2022, "Few-Shot Parameter-Efficient Fine-Tuning is Better and Cheaper", sec. 3.3).
+    rank : r of LoRA's two factors. alpha : its update is scaled by alpha / rank.
     targets : names of the linear modules to adapt. last_layers : adapt the top ones only; null for all.
     """
 
-    kind: Literal["lora"] = "lora"
+    kind: Literal["lora", "ia3"] = "lora"
     rank: PositiveInt = 8
     alpha: PositiveInt = 16
     targets: tuple[str, ...] = ("query", "value")
     last_layers: PositiveInt | None = None
+
+    @model_validator(mode="after")
+    def _all_layers_for_ia3(self) -> AdapterConfig:
+        if self.kind == "ia3" and self.last_layers is not None:
+            raise ValueError("learner.adapter.last_layers: ia3 adapts all layers; leave it out, or set kind=lora")
+        return self
 
     def attach(self, model: nn.Module, seed: int) -> AdaptedModel:
         """Freeze `model` and attach the adapter; its random factors depend on `seed` alone."""
@@ -44,15 +52,17 @@ class AdapterConfig(Component):
                 f"learner.adapter.last_layers: {self.last_layers} asked for, but the model has {depth} layers."
             )
         chosen = None if self.last_layers is None else list(range(depth - self.last_layers, depth))
-        lora = LoraConfig(
-            r=self.rank, lora_alpha=self.alpha, target_modules=list(self.targets), layers_to_transform=chosen
-        )
+        adapter: PeftConfig = IA3Config(target_modules=list(self.targets), feedforward_modules=[])
+        if self.kind == "lora":
+            adapter = LoraConfig(
+                r=self.rank, lora_alpha=self.alpha, target_modules=list(self.targets), layers_to_transform=chosen
+            )
         try:
             with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
                 # peft reads a property of the model that transformers has renamed; nothing of ours.
                 warnings.simplefilter("ignore", FutureWarning)
                 torch.manual_seed(seed)
-                peft_model = get_peft_model(model, lora)
+                peft_model = get_peft_model(model, adapter)
         except ValueError as error:
             linears = sorted({name.rsplit(".", 1)[-1] for name, m in model.named_modules() if isinstance(m, nn.Linear)})
             raise ConfigError(
@@ -69,7 +79,9 @@ class AdaptedModel:
         self.model = model
         stored = get_peft_model_state_dict(model)
         held = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
-        self.module_names: Mapping[str, str] = {ADAPTER + name.replace(".default.", "."): name for name in sorted(held)}
+        self.module_names: Mapping[str, str] = {
+            ADAPTER + name.replace(".default.", ".").removesuffix(".default"): name for name in sorted(held)
+        }
         if set(self.module_names) != {ADAPTER + name for name in stored}:
             raise ConfigError(
                 "learner.adapter: PEFT stores other tensors of this adapter than it trains; not supported."

@@ -7,7 +7,7 @@ loss that are differentiable in them; the frozen base never changes and never en
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Literal
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from metacl.errors import ConfigError
+from metacl.learners.engine import Engine
 from metacl.learners.samples import Samples, choose
 from metacl.registry import Component, Registry
 from metacl.tasks.episode import ArrayEpisode, Episode, TaskAddress
@@ -29,7 +30,7 @@ ADAPTER, HEAD, STEP_SIZE = "adapter.", "head.", "step_size."
 
 @dataclass
 class Group:
-    """G examples that go through the model together, each in a row of its own or several in one of R rows.
+    """G examples that go through the model together on this rank, each in a row of its own or several in one of R.
 
     inputs : what the model's forward takes (token ids, attention mask), each (R, L) or (R, …).
     prefix : activations (R, L, D) at the first adapted layer, or None where nothing lies below it.
@@ -46,7 +47,7 @@ class Batch:
     """B examples ready for the model.
 
     groups : the examples, by length.
-    order : (B,) where in the concatenated groups each example stands.
+    order : (B,) where in the rows of all groups, as `RankGroup.collect` gives them, each example stands.
     targets : (B,) class positions (or what the loss compares with), or None when the labels are not known.
     """
 
@@ -225,10 +226,6 @@ class Learner(ABC):
 
 CPU = torch.device("cpu")
 
-EngineWrapper = Callable[[nn.Module, list[nn.Parameter]], nn.Module]
-"""Puts a model (and the list of its adaptable parameters) under an engine and returns the module to call."""
-
-
 class LearnerConfig(Component):
     """How a learner is made, as a config names it."""
 
@@ -237,7 +234,7 @@ class LearnerConfig(Component):
     has_features: ClassVar[bool] = True
     """Whether the learner gives feature vectors."""
 
-    def build(self, seed: int, device: torch.device = CPU, engine: EngineWrapper | None = None) -> Learner:
+    def build(self, seed: int, device: torch.device = CPU, engine: Engine | None = None) -> Learner:
         """Load the model and attach what adapts. `seed` fixes every random initial value."""
         raise NotImplementedError  # pragma: no cover - an interface
 
@@ -245,6 +242,11 @@ class LearnerConfig(Component):
     def double_backward(self) -> bool:
         """Whether every operation on the way has a second derivative (fused attention does not)."""
         raise NotImplementedError  # pragma: no cover - an interface
+
+    @property
+    def classifies(self) -> bool:
+        """Whether it tells classes apart, so that accuracy can be asked for."""
+        return True
 
     @property
     def few_shapes(self) -> bool:

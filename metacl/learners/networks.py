@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from metacl.learners.base import CPU, LEARNERS, Batch, EngineWrapper, LearnerConfig, Params
+from metacl.learners.base import CPU, LEARNERS, Batch, LearnerConfig, Params
+from metacl.learners.engine import Engine
 from metacl.learners.module import ModuleLearner
 
 
@@ -37,7 +38,7 @@ class ModuleConfig(LearnerConfig):
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """The mean over the batch."""
 
-    def build(self, seed: int, device: torch.device = CPU, engine: EngineWrapper | None = None) -> ModuleLearner:
+    def build(self, seed: int, device: torch.device = CPU, engine: Engine | None = None) -> ModuleLearner:
         """Make the network. There is nothing frozen that an engine could hold."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -115,7 +116,7 @@ class ConvNet(ModuleConfig):
         """Cross-entropy."""
         return F.cross_entropy(outputs, targets)
 
-    def build(self, seed: int, device: torch.device = CPU, engine: EngineWrapper | None = None) -> FeatureLearner:
+    def build(self, seed: int, device: torch.device = CPU, engine: Engine | None = None) -> FeatureLearner:
         """Make the network."""
         plain = super().build(seed, device, engine)
         assert plain.module is not None

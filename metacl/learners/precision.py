@@ -21,8 +21,13 @@ class BFloat16Linear(nn.Linear):
 
 
 def linears_to_bfloat16(model: nn.Module) -> None:
-    """Turn every `nn.Linear` of a frozen model into a `BFloat16Linear`, in place: names and PEFT's checks stay."""
-    for module in model.modules():
-        if type(module) is nn.Linear:
-            module.to(torch.bfloat16)
-            module.__class__ = BFloat16Linear
+    """Turn the linear layers of a frozen model into `BFloat16Linear`, in place: names and PEFT's checks stay."""
+    for module in rounded_linears(model):
+        module.to(torch.bfloat16)
+        module.__class__ = BFloat16Linear
+
+
+def rounded_linears(model: nn.Module) -> list[nn.Linear]:
+    """Every `nn.Linear` whose weight is not an embedding's, too: what is looked up stays in float32."""
+    tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    return [module for module in model.modules() if type(module) is nn.Linear and id(module.weight) not in tables]

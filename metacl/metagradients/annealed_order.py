@@ -21,7 +21,7 @@ class AnnealedOrder(MetaGradient):
     order: ClassVar[int] = 2
     exact: ClassVar[bool] = False
     needs_double_backward: ClassVar[bool] = True
-    sharding_stages: ClassVar[frozenset[int]] = frozenset({0, 1, 2})
+    sharding_stages: ClassVar[frozenset[int]] = frozenset({0, 1, 2, 3})
 
     first_order_steps: NonNegativeInt = 100
     then: Annotated[MetaGradient, chosen_from(ESTIMATORS)] = Reverse()

@@ -44,7 +44,7 @@ class FiniteDifference(MetaGradient):
     order: ClassVar[int] = 2
     exact: ClassVar[bool] = False
     needs_double_backward: ClassVar[bool] = False
-    sharding_stages: ClassVar[frozenset[int]] = frozenset({0, 1, 2})
+    sharding_stages: ClassVar[frozenset[int]] = frozenset({0, 1, 2, 3})
 
     epsilon: Annotated[float, Field(gt=0, le=0.1)] = 1e-3
     central: bool = True

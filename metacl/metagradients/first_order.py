@@ -24,7 +24,7 @@ class FirstOrder(MetaGradient):
     order: ClassVar[int] = 1
     exact: ClassVar[bool] = False
     needs_double_backward: ClassVar[bool] = False
-    sharding_stages: ClassVar[frozenset[int]] = frozenset({0, 1, 2})
+    sharding_stages: ClassVar[frozenset[int]] = frozenset({0, 1, 2, 3})
     side_by_side: ClassVar[bool] = True
 
     def estimate(self, problem: InnerProblem) -> MetaGradientResult:

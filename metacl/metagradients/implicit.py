@@ -44,7 +44,7 @@ class Implicit(MetaGradient):
     order: ClassVar[int] = 2
     exact: ClassVar[bool] = False
     needs_double_backward: ClassVar[bool] = True
-    sharding_stages: ClassVar[frozenset[int]] = frozenset({0, 1, 2})
+    sharding_stages: ClassVar[frozenset[int]] = frozenset({0, 1, 2, 3})
     sees_path: ClassVar[bool] = False
 
     iterations: PositiveInt = 10

@@ -28,7 +28,7 @@ class Reptile(MetaGradient):
     order: ClassVar[int] = 1
     exact: ClassVar[bool] = False
     needs_double_backward: ClassVar[bool] = False
-    sharding_stages: ClassVar[frozenset[int]] = frozenset({0, 1, 2})
+    sharding_stages: ClassVar[frozenset[int]] = frozenset({0, 1, 2, 3})
     side_by_side: ClassVar[bool] = True
     sees_path: ClassVar[bool] = False
 

@@ -37,7 +37,7 @@ class Reverse(MetaGradient):
     order: ClassVar[int] = 2
     exact: ClassVar[bool] = True
     needs_double_backward: ClassVar[bool] = True
-    sharding_stages: ClassVar[frozenset[int]] = frozenset({0, 1, 2})
+    sharding_stages: ClassVar[frozenset[int]] = frozenset({0, 1, 2, 3})
     side_by_side: ClassVar[bool] = True
 
     allowance: Literal["one", "all"] | PositiveInt = "one"

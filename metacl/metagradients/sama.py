@@ -35,7 +35,7 @@ class SAMA(MetaGradient):
     order: ClassVar[int] = 2
     exact: ClassVar[bool] = False
     needs_double_backward: ClassVar[bool] = False
-    sharding_stages: ClassVar[frozenset[int]] = frozenset({0, 1, 2})
+    sharding_stages: ClassVar[frozenset[int]] = frozenset({0, 1, 2, 3})
     sees_path: ClassVar[bool] = False
 
     distance: Annotated[float, Field(gt=0)] = 1e-2

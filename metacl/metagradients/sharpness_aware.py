@@ -26,7 +26,7 @@ class SharpnessAware(MetaGradient):
     order: ClassVar[int] = 2
     exact: ClassVar[bool] = False
     needs_double_backward: ClassVar[bool] = True
-    sharding_stages: ClassVar[frozenset[int]] = frozenset({0, 1, 2})
+    sharding_stages: ClassVar[frozenset[int]] = frozenset({0, 1, 2, 3})
 
     radius: PositiveFloat = 0.05
     of: Annotated[MetaGradient, chosen_from(ESTIMATORS)] = Reverse()

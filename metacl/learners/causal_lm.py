@@ -1,0 +1,118 @@
+"""A pretrained causal language model: support and query are texts of one domain, the loss is that of the next token.
+
+There is no head on top and there are no features: what adapts is the adapter alone, so the objective is `maml`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from pydantic import model_validator
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from metacl.errors import ConfigError, DataError
+from metacl.learners.base import CPU, LEARNERS, Batch, Group, Params
+from metacl.learners.engine import Engine
+from metacl.learners.transformer import TransformerConfig, TransformerLearner
+
+SCORED = "scored"
+"""Key of a group's inputs: which tokens count in the loss, (G, L); not given to the model."""
+
+
+@LEARNERS.register("causal_lm")
+class CausalLanguageModelConfig(TransformerConfig):
+    """A Hugging Face causal language model; perplexity on the texts of a domain.
+
+    completion_after : the loss is on what follows the first occurrence of this string in a text ("Answer:"); null
+    (default) for all tokens but the first.
+    """
+
+    completion_after: str | None = None
+
+    @model_validator(mode="after")
+    def _texts_keep_their_rows(self) -> CausalLanguageModelConfig:
+        if self.padding == "packed":
+            raise ValueError("padding: packed is for text_classifier. Set learner.padding=groups, or max_length")
+        return self
+
+    @property
+    def classifies(self) -> bool:
+        """It does not."""
+        return False
+
+    def build(self, seed: int, device: torch.device = CPU, engine: Engine | None = None) -> CausalLanguageModel:
+        """Load the model and its tokenizer, freeze it, attach the adapter."""
+        return CausalLanguageModel(self, seed, device, engine)
+
+
+class CausalLanguageModel(TransformerLearner):
+    """See `CausalLanguageModelConfig`. A batch's `targets` are the tokens that count in each text, (B,)."""
+
+    def __init__(
+        self, config: CausalLanguageModelConfig, seed: int, device: torch.device, engine: Engine | None
+    ) -> None:
+        super().__init__(config, AutoModelForCausalLM, seed, device, engine)
+        self.config = config
+        if not self.tokenizer.is_fast:
+            raise ConfigError(f"learner.model: {config.model} has a tokenizer without character offsets (no fast one).")
+        self.tokenizer.padding_side = "right"
+        if self.tokenizer.pad_token is None:  # what is padded is masked and never scored
+            self.tokenizer.pad_token = self.tokenizer.eos_token or self.tokenizer.unk_token
+        if self.tokenizer.pad_token is None:
+            raise ConfigError(f"learner.model: {config.model} has a tokenizer with neither a pad nor an eos token.")
+
+    def encode(self, texts: Sequence[str], labels: Sequence[int] | None) -> Batch:
+        """Tokenize B texts (cut at `max_length`), mark the tokens that count; labels are not looked at.
+
+        Raises `DataError` if a text has no token that counts.
+        """
+        read = self.tokenizer(
+            list(texts), truncation=True, max_length=self.config.max_length, return_offsets_mapping=True
+        )
+        scored = [
+            self._scored(text, offsets) for text, offsets in zip(texts, read["offset_mapping"], strict=True)
+        ]
+        members, groups, order = self.groups(read["input_ids"])
+        for positions, group in zip(members, groups, strict=True):
+            length = group.inputs["input_ids"].shape[1]
+            marks = [scored[position] + [False] * (length - len(scored[position])) for position in positions]
+            group.inputs[SCORED] = torch.tensor(marks, device=self.device)
+        return Batch(groups, order, torch.tensor([sum(marks) for marks in scored], device=self.device))
+
+    def _scored(self, text: str, offsets: Sequence[tuple[int, int]]) -> list[bool]:
+        """Whether each token counts. The first one does not: nothing comes before it that could predict it."""
+        marker, begin = self.config.completion_after, 0
+        if marker is not None:
+            if marker not in text:
+                raise DataError(f"learner.completion_after: {marker!r} does not occur in the text {text[:60]!r}.")
+            begin = text.index(marker) + len(marker)
+        marks = [place > 0 and first >= begin for place, (first, _) in enumerate(offsets)]
+        if not any(marks):
+            raise DataError(
+                f"learner.max_length: of the {len(offsets)} tokens kept of the text {text[:60]!r} none counts in the "
+                f"loss. Raise learner.max_length, or leave the text out."
+            )
+        return marks
+
+    def outputs(self, params: Params, batch: Batch) -> Tensor:
+        """Negative log-likelihood of each text's tokens that count, (B,), in nats."""
+        bound = self.bound(params)
+        return self.ranks.collect(torch.cat([self._surprise(bound, group) for group in batch.groups]))[batch.order]
+
+    def _surprise(self, bound: Params, group: Group) -> Tensor:
+        inputs = {name: tensor for name, tensor in group.inputs.items() if name != SCORED}
+        logits = self.forward(bound, Group(inputs, group.prefix), use_cache=False).logits[:, :-1].float()
+        surprise = F.cross_entropy(logits.transpose(1, 2), inputs["input_ids"][:, 1:], reduction="none")
+        return (surprise * group.inputs[SCORED][:, 1:]).sum(1)
+
+    def self_supervised_loss(self, params: Params, batch: Batch) -> Tensor:
+        """Next tokens are there without labels: the same as `loss`."""
+        return self.loss(params, batch)
+
+    def loss(self, params: Params, batch: Batch) -> Tensor:
+        """Mean over the tokens that count, in nats; its exponential is the perplexity."""
+        assert batch.targets is not None
+        return self.outputs(params, batch).sum() / batch.targets.sum()

@@ -1,0 +1,138 @@
+"""What learners on pretrained transformers share: loading, the adapter, batches of tokens, the forward."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from pydantic import PositiveInt
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from metacl.errors import ConfigError
+from metacl.learners.adapter import AdaptedModel, AdapterConfig
+from metacl.learners.base import Group, Learner, LearnerConfig, Params
+from metacl.learners.engine import Engine, element_count
+from metacl.learners.frozen_prefix import FrozenPrefix
+from metacl.learners.length_groups import length_groups
+from metacl.learners.loading import load_config_and_tokenizer
+from metacl.learners.pretrained import find_pretrained
+
+
+class TransformerConfig(LearnerConfig):
+    """Options of every learner on a Hugging Face model.
+
+    model : hub id or folder. max_length : tokens kept of a text.
+    padding : to the longest in "groups" of similar length; or always to "max_length" (one shape); or hardly any, with
+    texts "packed" into rows of max_length (few shapes, for compiled estimators; encoders that take positions).
+    base_dtype : of the frozen matrices; "bfloat16" is faster where the machine has it, and a little less exact.
+    attention : "eager" has the double backward that exact estimators need; "sdpa" does not.
+    """
+
+    model: str
+    max_length: PositiveInt = 32
+    padding: Literal["groups", "max_length", "packed"] = "groups"
+    attention: Literal["eager", "sdpa"] = "eager"
+    base_dtype: Literal["float32", "bfloat16"] = "float32"
+    adapter: AdapterConfig = AdapterConfig()
+
+    @property
+    def few_shapes(self) -> bool:
+        """Rows of one length."""
+        return self.padding != "groups"
+
+    @property
+    def double_backward(self) -> bool:
+        """Eager attention has it."""
+        return self.attention == "eager"
+
+    def source(self) -> str:
+        """Where the weights are taken from."""
+        return f"{self.model} from {find_pretrained(self.model).origin}"
+
+
+class TransformerLearner(Learner):
+    """A frozen transformer with an adapter, held by an engine.
+
+    Parameters
+    ----------
+    kind : a transformers auto class
+        What the model is loaded as.
+    """
+
+    def __init__(
+        self, config: TransformerConfig, kind: Any, seed: int, device: torch.device, engine: Engine | None
+    ) -> None:
+        engine = engine or Engine()
+        self._options = config
+        self.device = device
+        self.ranks = engine.ranks
+        folder = find_pretrained(config.model).folder
+        architecture, self.tokenizer = load_config_and_tokenizer(folder)
+        limit = getattr(architecture, "max_position_embeddings", None)
+        if limit is not None and config.max_length > limit:
+            raise ConfigError(
+                f"learner.max_length: {config.max_length} tokens, but {config.model} has {limit} positions."
+            )
+        model = engine.load(kind, folder, config.attention, config.base_dtype, device)
+        self.base_parameters = element_count(model)
+        self.adapted: AdaptedModel = config.adapter.attach(model, seed)
+        self.initial = self.adapted.initial()
+        self.adapted.model.to(device)
+        held = dict(self.adapted.model.named_parameters())
+        self.module: nn.Module = engine.hold(
+            self.adapted.model, [held[name] for name in self.adapted.module_names.values()]
+        )
+        self._prefix = FrozenPrefix(self.module, self.adapted.module_names.values())
+        self._forward = threading.RLock()
+        """Held while the module runs: the prefix and `functional_call` change it for that long."""
+
+    def peft_config(self) -> dict[str, Any]:
+        """The adapter's config, naming the model as this config does."""
+        return self.adapted.peft_config(self._options.model)
+
+    def groups(self, tokens: Sequence[list[int]]) -> tuple[list[list[int]], list[Group], Tensor]:
+        """This rank's part of B token sequences, padded by groups of similar length; the frozen layers have run.
+
+        Returns
+        -------
+        members : for each group, which of the sequences are in it, by position
+        groups : list of Group
+        order : (B,), as `RankGroup.share` has it
+        """
+        everyones = [list(range(len(tokens)))]
+        if self._options.padding == "groups":
+            everyones = length_groups([len(ids) for ids in tokens])
+        members, order = self.ranks.share(everyones)
+        groups = [
+            self.laid_out([tokens[position] for position in own], max(len(tokens[position]) for position in together))
+            for together, own in zip(everyones, members, strict=True)
+        ]
+        return members, groups, order.to(self.device)
+
+    def laid_out(self, tokens: list[list[int]], length: int) -> Group:
+        """Token sequences in rows of `length`, or of max_length where `padding` says so."""
+        padded = self.tokenizer.pad(
+            {"input_ids": tokens},
+            padding="max_length",
+            max_length=length if self._options.padding == "groups" else self._options.max_length,
+            return_tensors="pt",
+        )
+        return self.with_prefix({name: padded[name] for name in ("input_ids", "attention_mask")})
+
+    def with_prefix(self, inputs: dict[str, Tensor]) -> Group:
+        """The inputs on this learner's device, and what the frozen layers make of them."""
+        inputs = {name: tensor.to(self.device) for name, tensor in inputs.items()}
+        with self._forward:
+            return Group(inputs, self._prefix.compute(self.module, inputs))
+
+    def bound(self, params: Params) -> Params:
+        """The adapter's tensors under the module's names, for use on this rank's groups."""
+        return self.ranks.spread(self.adapted.bind(params))
+
+    def forward(self, bound: Params, group: Group, **options: Any) -> Any:
+        """The model's output for a group."""
+        with self._forward, self._prefix.reuse(group.prefix):
+            return functional_call(self.module, bound, (), {**group.inputs, **options})

@@ -1,0 +1,84 @@
+"""Groups of two ranks as a run has them: the numbers of one rank, the same bits again, and the loss of a rank.
+
+One executor for all tests, since starting four ranks takes long; the tests at the end break its groups, one each.
+"""
+
+import os
+import signal
+
+import numpy as np
+import pytest
+import ray
+from ray.exceptions import ActorDiedError
+
+from metacl.coordination.ray_executor import RayExecutor
+from metacl.coordination.worker import MetaGradientWork, Worker, relative_distance
+from metacl.errors import ResourceError
+from metacl.tasks import TaskAddress
+from tests.small_models import save_family
+from tests.small_runs import small_config
+
+pytestmark = pytest.mark.ray
+
+ADDRESSES = [TaskAddress("train", 0, 0, index) for index in range(4)]
+
+
+@pytest.fixture(scope="module")
+def run(ray_cluster, tmp_path_factory):
+    """An executor of two groups that hold a sharded and offloaded base, and a worker in this process."""
+    folder = tmp_path_factory.mktemp("run")
+    model = save_family("llama", folder / "llama")
+    changes = {
+        "learner__adapter": {"rank": 2, "targets": ["q_proj", "v_proj"]},
+        "objective": "maml",
+        "learner__logit_scale": 1.0,
+        "inner": {"steps": 2, "step_size": {"value": 0.01, "head": 0.05}},
+    }
+    workers = {"executor": "ray", "groups": 2, "ranks_per_group": 2, "zero_stage": 3, "offload": "cpu"}
+    workers["deepspeed"] = {"zero_optimization": {"stage3_param_persistence_threshold": 0}}
+    config = small_config(model, folder / "run", **changes, workers=workers)
+    notes = []
+    executor = RayExecutor(config, notes.append)
+    executor.start()
+    assert sum("ZeRO stage 3" in note for note in notes) == 4
+    yield executor, Worker(small_config(model, folder / "run", **changes))
+    executor.close()
+
+
+def test_the_numbers_of_one_rank_and_the_same_bits_again(run):
+    executor, alone = run
+    meta = alone.layout.flatten(alone.initial)
+    meta += np.linspace(-0.05, 0.05, meta.size, dtype=np.float32)
+    expected = {address: MetaGradientWork()(alone, address, meta) for address in ADDRESSES}
+    found = {done.address: done.result for done in executor.map(MetaGradientWork(), ADDRESSES, meta)}
+    again = {done.address: done.result for done in executor.map(MetaGradientWork(), ADDRESSES[::-1], meta)}
+    for address in ADDRESSES:
+        assert found[address].checksum == again[address].checksum
+        assert relative_distance(found[address].gradient, expected[address].gradient) < 1e-6
+        assert found[address].query_loss == pytest.approx(expected[address].query_loss, rel=1e-6)
+
+
+class FailsOnOneRank:
+    """The usual work, but for rank 1."""
+
+    def __call__(self, worker, address, meta):
+        if worker.learner.ranks.rank == 1:
+            raise MemoryError("only here")
+        return MetaGradientWork()(worker, address, meta)
+
+
+def test_a_rank_that_fails_alone_ends_its_group(run):
+    executor, alone = run
+    group = executor._groups[0]
+    assert group.node_id() == ray.get_runtime_context().get_node_id()
+    with pytest.raises(ActorDiedError):
+        ray.get(group.submit(FailsOnOneRank(), ADDRESSES[0], alone.layout.flatten(alone.initial)))
+
+
+def test_a_lost_rank_is_the_loss_of_its_group(run):
+    executor, alone = run
+    executor._groups.pop(0).kill()
+    pid = ray.get(executor._groups[0]._ranks[1].__ray_call__.remote(lambda _: os.getpid()))
+    os.kill(pid, signal.SIGKILL)
+    with pytest.raises(ResourceError, match="the worker was lost"):
+        list(executor.map(MetaGradientWork(), ADDRESSES, alone.layout.flatten(alone.initial)))
