@@ -133,6 +133,7 @@ class GroupRank:
     """One rank. Made in two steps, so that the ranks of a group can learn where the first is."""
 
     _version = ""
+    _rank, _size, _out_of_step = 0, 1, False
 
     def place(self) -> tuple[str, int, str]:
         """This rank's address, a free port on its machine for the group's process group, and its Ray node."""

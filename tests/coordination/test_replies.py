@@ -20,7 +20,7 @@ class Total(Work):
 
 def test_a_reply_carries_the_version_of_the_parameters_it_is_for():
     rank = GroupRank()
-    rank._worker = None
+    rank.worker = None
     ones = Parameters.of(np.ones(3, np.float32))
     assert (rank.run(Total(), ADDRESS, ones).version, rank.run(Total(), ADDRESS, ones).result) == (ones.version, 3.0)
     twos = Parameters.of(2 * ones.flat)
@@ -30,7 +30,7 @@ def test_a_reply_carries_the_version_of_the_parameters_it_is_for():
 
 def test_parameters_that_were_damaged_on_their_way_are_not_used():
     rank = GroupRank()
-    rank._worker = None
+    rank.worker = None
     ones = Parameters.of(np.ones(3, np.float32))
     with pytest.raises(ReplyDamaged, match="the parameters were damaged"):
         rank.run(Total(), ADDRESS, Parameters(2 * ones.flat, ones.version))
