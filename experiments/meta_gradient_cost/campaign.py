@@ -25,7 +25,8 @@ RESULTS = Path(__file__).parent / "results.json"
 STEPS = {"a": (5, 1, 20, 10), "b": (5, 1, 20, 10), "c": (5, 1, 20, 10), "gpu": (8,)}
 ORDER = (
     "plain", "higher", "reverse", "reverse_all", "first_order", "first_order_loop", "one_sided", "finite_difference",
-    "reverse_compiled", "one_sided_compiled",
+    "reverse_compiled", "reverse_last_compiled", "reverse_all_compiled", "reverse_bf16_compiled", "one_sided_compiled",
+    "side_by_side", "side_by_side_compiled",
     "torchopt", "learn2learn", "betty", "vmap",
 )  # fmt: skip
 PAIRED = [("a", 5), ("a", 10), ("b", 5), ("c", 5)]

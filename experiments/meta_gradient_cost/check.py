@@ -14,12 +14,17 @@ from compare import Rounds, rounds
 from processes import FAILED, measured, why_not
 
 OURS = {
-    "a": ("reverse_compiled", "reverse_all", "one_sided_compiled", "first_order", "first_order_loop"),
-    "b": ("reverse",),
+    ("a", 5): ("reverse_compiled", "reverse_all_compiled", "one_sided_compiled", "first_order", "first_order_loop"),
+    ("a", 10): ("reverse_compiled", "reverse_all_compiled", "one_sided_compiled"),
+    ("b", 5): ("reverse_last_compiled", "reverse_bf16_compiled"),
 }
-PEERS = {"a": ("plain", "higher", "learn2learn", "torchopt", "betty"), "b": ("plain", "higher", "torchopt")}
-"""Without vmap over tasks, which takes gigabytes and was 1.3 × the plain unroll; on (b) to save time also without
-learn2learn and Betty, which were within a few percent of the others."""
+PEERS = {
+    ("a", 5): ("plain", "higher", "learn2learn", "torchopt", "betty"),
+    ("a", 10): ("plain", "higher", "torchopt"),
+    ("b", 5): ("plain", "higher", "torchopt"),
+}
+"""Without vmap over tasks, which takes gigabytes and was 1.05 × the plain unroll; at K = 10 and on (b) to save time also
+without learn2learn and Betty, which were within a few percent of the others."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +49,12 @@ class Line:
 def main() -> int:
     """Measure, print the lines last, and return the exit status."""
     started = time.monotonic()
-    lines = [*flatness("a", "reverse_compiled"), *flatness("b", "reverse")]
-    measured("reference", "a", 5)
-    lines += on_language_model(_rounds("a", 4))
+    lines = [*flatness("a", "reverse_compiled"), *flatness("b", "reverse_last_compiled"), side_by_side()]
+    for steps, count in ((5, 3), (10, 2)):
+        measured("reference", "a", steps)
+        lines += on_language_model(_rounds("a", steps, count), steps)
     measured("reference", "b", 5)
-    lines += on_intents(_rounds("b", 3))
+    lines += on_intents(_rounds("b", 5, 3))
     print(f"\n{time.monotonic() - started:.0f} s. What each line was found from stands in brackets.")
     for line in lines:
         print(line)
@@ -68,36 +74,54 @@ def flatness(case: str, method: str) -> list[Line]:
     return lines
 
 
-def on_language_model(found: Rounds) -> list[Line]:
-    """Time at K = 5 on (a) against the fastest exact peer, and errors against float64."""
-    peer = found.fastest(PEERS["a"])
-    return [
-        _time("(a) K=5 reverse, flat and compiled, time", found, "reverse_compiled", peer, 1.0),
-        _time('(a) K=5 reverse, allowance "all", time', found, "reverse_all", peer, 0.9),
-        _time("(a) K=5 finite differences, one-sided and compiled, time", found, "one_sided_compiled", peer, 0.75),
-        _error("(a) K=5 reverse, relative error", found, "reverse_compiled", 1e-5),
-        _error("(a) K=5 finite differences, one-sided, relative error", found, "one_sided_compiled", 5e-3),
-        _time("(a) K=5 first order, time", found, "first_order", "first_order_loop", 1.05),
+def side_by_side() -> Line:
+    """Extra peak memory of four tasks in one forward against vmap over four whole unrolled tasks."""
+    ours, peer = measured("side_by_side_compiled", "a", 5), measured("vmap", "a", 5)
+    claim = "(a) K=5 tasks side by side, extra memory against vmap over unrolled tasks"
+    broken = ours.get(FAILED) or peer.get(FAILED)
+    if broken:
+        return Line(claim, None, 0.1, broken)
+    detail = f"{ours['extra_mb']:.0f} / {peer['extra_mb']:.0f} MB; {ours['seconds']:.2f} / {peer['seconds']:.2f} s"
+    return Line(claim, ours["extra_mb"] / peer["extra_mb"], 0.1, detail)
+
+
+def on_language_model(found: Rounds, steps: int) -> list[Line]:
+    """Time on (a) against the fastest exact peer, and errors against float64."""
+    peer, where = found.fastest(PEERS["a", steps]), f"(a) K={steps}"
+    lines = [
+        _time(f"{where} reverse, flat and compiled, time", found, "reverse_compiled", peer, 1.0),
+        _time(f'{where} reverse, allowance "all", compiled, time', found, "reverse_all_compiled", peer, 0.9),
+        _time(f"{where} finite differences, one-sided and compiled, time", found, "one_sided_compiled", peer, 0.75),
     ]
+    if steps == 5:
+        lines += [
+            _error(f"{where} reverse, relative error", found, "reverse_compiled", 1e-5),
+            _error(f"{where} finite differences, one-sided, relative error", found, "one_sided_compiled", 5e-3),
+            _time(f"{where} first order, time", found, "first_order", "first_order_loop", 1.05),
+        ]
+    return lines
 
 
 def on_intents(found: Rounds) -> list[Line]:
     """Time at K = 5 on (b), frozen layers computed once, against the fastest exact peer, which runs all layers."""
-    peer = found.fastest(PEERS["b"])
+    peer = found.fastest(PEERS["b", 5])
     return [
-        _time("(b) K=5 reverse, flat, frozen layers computed once, time", found, "reverse", peer, 0.5),
-        _error("(b) K=5 reverse, relative error", found, "reverse", 1e-5),
+        _time("(b) K=5 reverse, allowance 1 (flat), compiled, time", found, "reverse_last_compiled", peer, 0.5),
+        _time("(b) K=5 reverse, allowance 1 (flat), bf16 base, time", found, "reverse_bf16_compiled", peer, 0.35),
+        _error("(b) K=5 reverse, relative error", found, "reverse_last_compiled", 1e-5),
     ]
 
 
-def _rounds(case: str, count: int) -> Rounds:
-    for method in PEERS[case]:
+def _rounds(case: str, steps: int, count: int) -> Rounds:
+    for method in PEERS[case, steps]:
         if reason := why_not(method):
             print(f"({case}) without {method}: {reason}")
-    found = rounds(case, 5, (*OURS[case], *PEERS[case]), count)
+    found = rounds(case, steps, (*OURS[case, steps], *PEERS[case, steps]), count)
     for method, seconds in found.seconds.items():
         figures = " ".join(f"{s:.2f}" for s in seconds)
-        print(f"({case}) K=5 {method}: {figures} s; warm-up {found.warm_up_s[method]:.1f} s", flush=True)
+        print(f"({case}) K={steps} {method}: {figures} s; warm-up {found.warm_up_s[method]:.1f} s", flush=True)
+    if "reverse_bf16_compiled" in found.errors:
+        print(f"({case}) K={steps} error that the bf16 base makes: {found.errors['reverse_bf16_compiled']:.2g}")
     return found
 
 

@@ -14,7 +14,15 @@ from models import Case
 from torch import Tensor
 
 from metacl.learners import Params
-from metacl.metagradients import FiniteDifference, FirstOrder, InnerProblem, MetaGradient, Reverse, Unrolled
+from metacl.metagradients import (
+    FiniteDifference,
+    FirstOrder,
+    InnerProblem,
+    MetaGradient,
+    Reverse,
+    Unrolled,
+    estimate_side_by_side,
+)
 
 MetaStep = Callable[[Case], Params]
 
@@ -40,6 +48,11 @@ class Method:
 def estimator(chosen: MetaGradient) -> MetaStep:
     """One of metacl's estimators on metacl's own description of the tasks."""
     return lambda case: _mean(chosen.estimate(problem).gradient for problem in case.ours)
+
+
+def side_by_side(chosen: MetaGradient) -> MetaStep:
+    """One of metacl's estimators on all tasks of the meta-step in one forward."""
+    return lambda case: _mean(result.gradient for result in estimate_side_by_side(chosen, case.ours))
 
 
 def by_task(gradient: Callable[[InnerProblem, float], Params]) -> MetaStep:
@@ -90,6 +103,20 @@ METHODS: dict[str, Method] = {
     "reverse": Method("reverse", "ours", True, estimator(Reverse())),
     "reverse_all": Method('reverse, allowance "all"', "ours", True, estimator(Reverse(allowance="all"))),
     "reverse_compiled": Method("reverse, compiled", "ours", True, estimator(Reverse(compile=True))),
+    "reverse_last_compiled": Method(
+        "reverse, allowance 1, compiled", "ours", True, estimator(Reverse(allowance=1, compile=True))
+    ),
+    "reverse_bf16_compiled": Method(
+        "reverse, allowance 1, compiled, bf16 base",
+        "ours",
+        False,
+        lambda case: _mean(Reverse(allowance=1, compile=True).estimate(p).gradient for p in case.bfloat16),
+        cases=("b",),
+    ),
+    "side_by_side": Method("reverse, tasks side by side", "ours", True, side_by_side(Reverse()), cases=("a", "c")),
+    "side_by_side_compiled": Method(
+        "reverse, tasks side by side, compiled", "ours", True, side_by_side(Reverse(compile=True)), cases=("a", "c")
+    ),
     "reverse_all_compiled": Method(
         'reverse, allowance "all", compiled', "ours", True, estimator(Reverse(allowance="all", compile=True))
     ),

@@ -15,6 +15,9 @@ from torch import Tensor
 SHAPES = 12
 """About how many different numbers of rows batches of as many texts may have: one compilation each, against padding."""
 
+TEXTS_A_ROW = 2
+"""A row has room for so many of the longest texts: long rows are filled better, and attention within them costs more."""
+
 
 @dataclass
 class Packed:
@@ -41,14 +44,16 @@ class Packed:
         return (self.mean_weights() > 0) * self.first.flatten().to(torch.float32)
 
 
-def pack(tokens: Sequence[Sequence[int]], row: int) -> Packed:
-    """Lay texts of at most `row` tokens into rows of that length; the number of rows is rounded up to few values.
+def pack(tokens: Sequence[Sequence[int]], longest: int) -> Packed:
+    """Lay texts of at most `longest` tokens into rows; the number of rows is rounded up to few values.
 
     Where a text stands depends on the lengths alone.
     """
+    row = TEXTS_A_ROW * longest
     rows = _first_fit([len(text) for text in tokens], row)
-    coarse = max(1, len(tokens) // SHAPES)
-    count = min(-(-len(rows) // coarse) * coarse, len(tokens))
+    most = -(-len(tokens) // TEXTS_A_ROW)
+    coarse = max(1, most // SHAPES)
+    count = min(-(-len(rows) // coarse) * coarse, most)
     ids, positions = torch.zeros(count, row, dtype=torch.long), torch.zeros(count, row, dtype=torch.long)
     owner = torch.full((count, row), -1)
     for place, members in enumerate(rows):
