@@ -97,6 +97,7 @@ class Workers(Component):
     threads : CPU threads per rank, always the same,
     because the last bits of a result depend on it. gpus_per_group : 0 for CPU workers.
     address : of a running Ray cluster ("auto" for one on this machine); null starts a small one in this process.
+    tasks_per_forward : tasks of a step that go through the model side by side, on one group; pays for small models.
     start_timeout_s : how long groups may take to start.
     ranks_per_group : processes that compute a task together; gpus_per_group is 0 or as many, one for each.
     ranks_placement, groups_placement : Ray's placement of a group's ranks (STRICT_PACK: on one node), and of groups
@@ -115,6 +116,7 @@ class Workers(Component):
     threads: PositiveInt = 1
     gpus_per_group: NonNegativeInt = 0
     address: str | None = None
+    tasks_per_forward: PositiveInt = 1
     start_timeout_s: PositiveFloat = 300.0
     ranks_per_group: PositiveInt = 1
     ranks_placement: Literal["STRICT_PACK", "PACK", "SPREAD", "STRICT_SPREAD"] = "STRICT_PACK"
@@ -316,6 +318,7 @@ class RunConfig(Component):
                 "estimator.compile: messages among ranks cannot be compiled. Set estimator.compile=false, or "
                 "workers.ranks_per_group=1 and workers.zero_stage=0"
             )
+        self._check_tasks_per_forward()
         stage, possible = self.workers.zero_stage, sorted(self.estimator.sharding_stages)
         if self.workers.executor == "ray" and stage not in possible:
             raise ValueError(
@@ -325,6 +328,25 @@ class RunConfig(Component):
             )
         self.estimator.check_loop(self.inner)
         return self
+
+    def _check_tasks_per_forward(self) -> None:
+        if self.workers.tasks_per_forward == 1:
+            return
+        estimator, objective = self.estimator.registered_name, self.objective.registered_name
+        sharded = self.workers.ranks_per_group > 1 or self.workers.zero_stage == 3
+        reasons = (
+            (not self.estimator.side_by_side, f"estimator {estimator!r} goes task by task. Set estimator=reverse"),
+            (not self.objective.pure, f"{objective!r} is not known to depend on tensors alone. Set objective=maml"),
+            (not self.learner.few_shapes, "every text batch has a shape of its own. Set learner.padding=packed"),
+            (sharded, "messages among ranks cannot be vectorized. Set workers.ranks_per_group=1, workers.zero_stage=0"),
+            (bool(self.faults), "faults strike single tasks. Set faults=[]"),
+        )
+        for holds, reason in reasons:
+            if holds:
+                raise ValueError(
+                    f"workers.tasks_per_forward: {self.workers.tasks_per_forward}, but {reason}, or "
+                    f"workers.tasks_per_forward=1"
+                )
 
     @property
     def folder(self) -> Path:

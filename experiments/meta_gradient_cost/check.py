@@ -23,8 +23,8 @@ PEERS = {
     ("a", 10): ("plain", "higher", "torchopt"),
     ("b", 5): ("plain", "higher", "torchopt"),
 }
-"""Without vmap over tasks, which takes gigabytes and was 1.05 × the plain unroll; at K = 10 and on (b) to save time also
-without learn2learn and Betty, which were within a few percent of the others."""
+"""Without vmap over tasks, which takes gigabytes and was 1.05 × the plain unroll; at K = 10 and on (b), to save time,
+also without learn2learn and Betty, which were within a few percent of the others."""
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from metacl.aggregation import Contribution
 from metacl.config import RunConfig
 from metacl.coordination.executor import Executor
 from metacl.coordination.flat import Flat
+from metacl.coordination.together import map_together
 from metacl.coordination.worker import TaskResult, Work
 from metacl.errors import TrainingError
 from metacl.tasks import TaskAddress
@@ -134,7 +135,12 @@ def compute_step(
     for begin in range(0, count, outer.tasks_per_step):
         portion = addresses[begin : begin + outer.tasks_per_step]
         valid: dict[TaskAddress, TaskResult] = {}
-        for done in executor.map(work, portion, meta, leave_out):
+        together = config.workers.tasks_per_forward
+        if together > 1:
+            replies = map_together(executor, portion, together, meta, leave_out)
+        else:
+            replies = executor.map(work, portion, meta, leave_out)
+        for done in replies:
             valid[done.address] = done.result
             progress.task_done(step, len(losses) + len(valid), count)
         ordered = [Contribution(a, valid[a].gradient, valid[a].examples) for a in sorted(valid)]

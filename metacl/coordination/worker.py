@@ -17,9 +17,9 @@ import torch
 from metacl.config import RunConfig
 from metacl.coordination.flat import Flat, FlatLayout, checksum
 from metacl.errors import TrainingError
-from metacl.learners.base import Params, as_leaves, use_threads
+from metacl.learners.base import Params, Task, as_leaves, use_threads
 from metacl.learners.engine import Engine
-from metacl.metagradients import InnerLoopDiverged, Reverse
+from metacl.metagradients import InnerLoopDiverged, MetaGradientResult, Reverse
 from metacl.tasks import TaskAddress
 
 R = TypeVar("R")
@@ -134,6 +134,11 @@ class MetaGradientWork(Work[TaskResult]):
                 f"{error}. Lower inner.step_size.value (now {config.inner.step_size.value}) "
                 f"or outer.learning_rate (now {config.outer.learning_rate})."
             ) from None
+        return self.result(worker, task, estimate, exact)
+
+    @staticmethod
+    def result(worker: Worker, task: Task, estimate: MetaGradientResult, exact: Params | None = None) -> TaskResult:
+        """What is sent of an estimate; `exact` is the exact gradient where the estimator is monitored."""
         gradient = worker.layout.flatten(estimate.gradient)
         return TaskResult(
             gradient,

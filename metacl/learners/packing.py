@@ -16,7 +16,7 @@ SHAPES = 12
 """About how many different numbers of rows batches of as many texts may have: one compilation each, against padding."""
 
 TEXTS_A_ROW = 2
-"""A row has room for so many of the longest texts: long rows are filled better, and attention within them costs more."""
+"""Of the longest that have room in a row. Long rows are filled better, and attention within them costs more."""
 
 
 @dataclass

@@ -33,11 +33,11 @@ def test_a_token_attends_to_its_own_text_only(sizes):
 
 @given(lengths)
 def test_hardly_more_rows_than_the_tokens_need(sizes):
-    """First-fit decreasing: at most 11/9 of the optimum + 6/9 (Dosa 2007); no text is longer than half a row here, so
-    the optimum is at most 4/3 of the tokens' rows + 1. And the rounding to few shapes."""
+    """Where nothing is longer than half a bin, first fit fills all bins but one to two thirds (Johnson et al. 1974,
+    "Worst-case performance bounds for simple one-dimensional packing algorithms"). And the rounding to few shapes."""
     rows = len(pack([[7] * size for size in sizes], LONGEST).input_ids)
     coarse = max(1, len(sizes) // TEXTS_A_ROW // SHAPES)
-    assert sum(sizes) / ROW <= rows <= 11 / 9 * (4 / 3 * sum(sizes) / ROW + 1) + 6 / 9 + coarse
+    assert sum(sizes) / ROW <= rows <= 3 / 2 * sum(sizes) / ROW + 1 + coarse
 
 
 @given(lengths)

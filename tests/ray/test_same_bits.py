@@ -23,6 +23,15 @@ def test_minilm_local_one_group_two_groups(ray_cluster, tmp_path):
     assert trained_hash(local) == trained_hash(one) == trained_hash(two)
 
 
+def test_tasks_side_by_side_do_not_depend_on_the_groups(ray_cluster, tmp_path):
+    model = save_tiny_bert(tmp_path / "model")
+    hashes = set()
+    for name, workers in [("local", {"executor": "local"}), ("two", {"executor": "ray", "groups": 2})]:
+        workers["tasks_per_forward"] = 2
+        hashes.add(trained_hash(small_config(model, tmp_path / name, workers=workers, learner__padding="packed")))
+    assert len(hashes) == 1
+
+
 def test_zero_stage_1_and_resume_with_another_number_of_groups(ray_cluster, tmp_path):
     model = save_tiny_bert(tmp_path / "model")
     whole = trained_hash(small_config(model, tmp_path / "whole"))

@@ -1,0 +1,90 @@
+"""Several tasks of one step as one piece of work, computed side by side (`workers.tasks_per_forward`).
+
+Which tasks go together follows from their addresses alone, so it does not depend on how many groups there are. A task
+that has no usable result in company is computed again alone; what is wrong with one is not laid at the others' door.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from metacl.coordination.executor import Executor, LeftOut
+from metacl.coordination.flat import Flat
+from metacl.coordination.worker import Done, MetaGradientWork, TaskFailed, TaskResult, Work, Worker
+from metacl.learners.base import as_leaves
+from metacl.metagradients import InnerLoopDiverged, estimate_side_by_side
+from metacl.tasks import TaskAddress
+
+Outcome = TaskResult | str
+"""A usable result, or why there is none."""
+
+
+@dataclass(frozen=True)
+class Together(Work[tuple[Outcome, ...]]):
+    """The meta-gradients of the tasks at `address` and after it, by index; `bundles` says how many each time."""
+
+    bundles: dict[TaskAddress, tuple[TaskAddress, ...]]
+
+    def handed_out(self, address: TaskAddress) -> Work[tuple[Outcome, ...]]:
+        """This one's tasks only."""
+        return Together({address: self.bundles[address]})
+
+    def __call__(self, worker: Worker, address: TaskAddress, meta: Flat) -> tuple[Outcome, ...]:
+        """One outcome a task, in the order of their addresses."""
+        members, config, single = self.bundles[address], worker.config, MetaGradientWork()
+        params = as_leaves(worker.parameters(meta))
+        tasks = [worker.learner.prepare(worker.source.episode(member, config.episodes)) for member in members]
+        problems = [config.objective.problem(worker.learner, params, task, config.inner) for task in tasks]
+        results: list[TaskResult | None]
+        try:
+            found = estimate_side_by_side(config.estimator, problems)
+            results = [single.result(worker, task, one) for task, one in zip(tasks, found, strict=True)]
+        except InnerLoopDiverged:
+            results = [None for _ in tasks]
+        return tuple(
+            self._alone(worker, member, meta) if result is None or not _usable(result, meta) else result
+            for member, result in zip(members, results, strict=True)
+        )
+
+    def check(self, result: tuple[Outcome, ...], meta: Flat) -> None:
+        """Each task's as `MetaGradientWork.check` has it."""
+        for outcome in result:
+            if isinstance(outcome, TaskResult):
+                MetaGradientWork().check(outcome, meta)
+
+    @staticmethod
+    def _alone(worker: Worker, address: TaskAddress, meta: Flat) -> Outcome:
+        work = MetaGradientWork()
+        try:
+            result = work(worker, address, meta)
+            work.check(result, meta)
+        except TaskFailed as error:
+            return str(error)
+        return result
+
+
+def map_together(
+    executor: Executor, addresses: Sequence[TaskAddress], count: int, meta: Flat, left_out: LeftOut
+) -> Iterator[Done[TaskResult]]:
+    """As `Executor.map` of `MetaGradientWork`, `count` neighbouring addresses at a time."""
+    bundles = {addresses[begin]: tuple(addresses[begin : begin + count]) for begin in range(0, len(addresses), count)}
+
+    def all_left_out(address: TaskAddress, reason: str) -> None:
+        for member in bundles[address]:
+            left_out(member, reason)
+
+    for done in executor.map(Together(bundles), list(bundles), meta, all_left_out):
+        for member, outcome in zip(bundles[done.address], done.result, strict=True):
+            if isinstance(outcome, str):
+                left_out(member, outcome)
+            else:
+                yield Done(member, outcome)
+
+
+def _usable(result: TaskResult, meta: Flat) -> bool:
+    try:
+        MetaGradientWork().check(result, meta)
+    except TaskFailed:
+        return False
+    return True
