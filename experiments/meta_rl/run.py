@@ -19,7 +19,7 @@ from metacl.metagradients import plain_gradient, trajectory
 from metacl.tasks import EpisodeShape, TaskAddress
 
 HERE = Path(__file__).parent
-STEPS = 5
+STEPS = 3
 ANSWERS = 100
 """Fresh answers by which a policy's reward is measured; none of them is adapted to."""
 METHODS: dict[str, list[str]] = {

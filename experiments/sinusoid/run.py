@@ -110,7 +110,7 @@ def fit(config: RunConfig, meta: Params) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Everything, about nine minutes on an idle core."""
+    """Everything; see README.md for what it costs."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="train anew, compare, write nothing here")
     parser.add_argument("--only", nargs="*", choices=METHODS, default=list(METHODS))

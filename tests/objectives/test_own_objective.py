@@ -30,6 +30,7 @@ def in_folder(folder, *command):
     return done.stdout
 
 
+@pytest.mark.slow
 def test_the_page(tmp_path):
     written = []
     for text in blocks("python") + blocks("yaml"):
@@ -57,6 +58,7 @@ def test_the_pages_table_names_every_method_that_can_be_overridden():
     assert [name for name in sorted(own) if f"`{name}(" not in table] == []
 
 
+@pytest.mark.slow
 def test_new_objective_and_its_test_pass_as_written(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as exit_:

@@ -74,7 +74,7 @@ def test_distilled_keeps_near_the_start():
         learner, meta, task, problem = setting(Distilled(of=MAML(), weight=weight, on="support"), loop)
         end = adapt(problem, plain_gradient(problem), problem.start(meta)).theta
         scores = learner.outputs(meta, task.support), learner.outputs({**meta, **end}, task.support)
-        distances.append(float(divergence(*scores, 1.0)))
+        distances.append(float(divergence(*scores, 1.0).detach()))
     assert distances[1] < 0.2 * distances[0]
 
 
