@@ -186,6 +186,8 @@ def _functional_case(
     supports, queries, problems = [], [], []
     traced = TracedProblem(
         inner=list(meta),
+        start=lambda phi, data: dict(phi),
+        copies_start=True,
         support_loss=lambda theta, phi, data: loss(theta, tuple(data[: len(data) // 2])),
         query_loss=lambda theta, phi, data: loss(theta, tuple(data[len(data) // 2 :])),
     )
