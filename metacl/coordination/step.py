@@ -142,6 +142,11 @@ def compute_step(
             replies = executor.map(work, portion, meta, leave_out)
         for done in replies:
             valid[done.address] = done.result
+            if done.result.compile_seconds > 1:
+                progress.note(
+                    f"task {done.address}: {done.result.compile_seconds:.0f} s went into compiling for its shapes; the "
+                    f"result is on disk for other workers and runs"
+                )
             progress.task_done(step, len(losses) + len(valid), count)
         ordered = [Contribution(a, valid[a].gradient, valid[a].examples) for a in sorted(valid)]
         losses += [_losses(valid[address]) for address in sorted(valid)]

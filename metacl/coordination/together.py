@@ -7,11 +7,11 @@ that has no usable result in company is computed again alone; what is wrong with
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from metacl.coordination.executor import Executor, LeftOut
 from metacl.coordination.flat import Flat
-from metacl.coordination.worker import Done, MetaGradientWork, TaskFailed, TaskResult, Work, Worker
+from metacl.coordination.worker import Done, MetaGradientWork, TaskFailed, TaskResult, Work, Worker, compile_seconds
 from metacl.learners.base import as_leaves
 from metacl.metagradients import InnerLoopDiverged, estimate_side_by_side
 from metacl.tasks import TaskAddress
@@ -36,14 +36,16 @@ class Together(Work[tuple[Outcome, ...]]):
         params = as_leaves(worker.parameters(meta))
         tasks = [worker.learner.prepare(worker.source.episode(member, config.episodes)) for member in members]
         problems = [config.objective.problem(worker.learner, params, task, config.inner) for task in tasks]
-        results: list[TaskResult | None]
+        different = list({id(problem.traced): problem for problem in problems}.values())
+        compiled = sum(map(compile_seconds, different))
         try:
             found = estimate_side_by_side(config.estimator, problems)
-            results = [single.result(worker, task, one) for task, one in zip(tasks, found, strict=True)]
         except InnerLoopDiverged:
-            results = [None for _ in tasks]
+            return tuple(self._alone(worker, member, meta) for member in members)
+        results = [single.result(worker, task, one) for task, one in zip(tasks, found, strict=True)]
+        results[0] = replace(results[0], compile_seconds=sum(map(compile_seconds, different)) - compiled)
         return tuple(
-            self._alone(worker, member, meta) if result is None or not _usable(result, meta) else result
+            result if _usable(result, meta) else self._alone(worker, member, meta)
             for member, result in zip(members, results, strict=True)
         )
 

@@ -19,7 +19,7 @@ from metacl.coordination.flat import Flat, FlatLayout, checksum
 from metacl.errors import TrainingError
 from metacl.learners.base import Params, Task, as_leaves, use_threads
 from metacl.learners.engine import Engine
-from metacl.metagradients import InnerLoopDiverged, MetaGradientResult, Reverse
+from metacl.metagradients import InnerLoopDiverged, InnerProblem, MetaGradientResult, Reverse
 from metacl.tasks import TaskAddress
 
 R = TypeVar("R")
@@ -105,6 +105,7 @@ class TaskResult:
 
     examples : query examples that the gradient is of.
     estimator_error : relative distance of the gradient from the exact one, where the estimator is monitored.
+    compile_seconds : what of its time went into compiling, for it and for all later tasks of its shapes.
     """
 
     gradient: Flat
@@ -113,6 +114,7 @@ class TaskResult:
     support_losses: tuple[float, ...]
     examples: int = 1
     estimator_error: float | None = None
+    compile_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,7 @@ class MetaGradientWork(Work[TaskResult]):
         task = worker.learner.prepare(worker.source.episode(address, config.episodes))
         params = as_leaves(worker.parameters(meta))
         problem = config.objective.problem(worker.learner, params, task, config.inner)
+        compiled = compile_seconds(problem)
         try:
             estimate = config.estimator.estimate(problem)
             monitored = config.estimator.monitored(address.step, address.index)
@@ -134,10 +137,12 @@ class MetaGradientWork(Work[TaskResult]):
                 f"{error}. Lower inner.step_size.value (now {config.inner.step_size.value}) "
                 f"or outer.learning_rate (now {config.outer.learning_rate})."
             ) from None
-        return self.result(worker, task, estimate, exact)
+        return self.result(worker, task, estimate, exact, compile_seconds(problem) - compiled)
 
     @staticmethod
-    def result(worker: Worker, task: Task, estimate: MetaGradientResult, exact: Params | None = None) -> TaskResult:
+    def result(
+        worker: Worker, task: Task, estimate: MetaGradientResult, exact: Params | None = None, compiled_s: float = 0.0
+    ) -> TaskResult:
         """What is sent of an estimate; `exact` is the exact gradient where the estimator is monitored."""
         gradient = worker.layout.flatten(estimate.gradient)
         return TaskResult(
@@ -147,6 +152,7 @@ class MetaGradientWork(Work[TaskResult]):
             tuple(estimate.support_losses),
             len(task.query),
             None if exact is None else relative_distance(gradient, worker.layout.flatten(exact)),
+            compiled_s,
         )
 
     def check(self, result: TaskResult, meta: Flat) -> None:
@@ -161,6 +167,11 @@ class MetaGradientWork(Work[TaskResult]):
                 f"the meta-gradient is not finite (query loss {result.query_loss}, support losses "
                 f"{list(result.support_losses)}). Lower inner.step_size or set outer.clip_norm"
             )
+
+
+def compile_seconds(problem: InnerProblem) -> float:
+    """Spent so far on compiling for problems of its kind."""
+    return 0.0 if problem.traced is None else problem.traced.compile_seconds
 
 
 def relative_distance(found: Flat, expected: Flat) -> float:

@@ -57,7 +57,9 @@ class TracedProblem:
     @property
     def compile_seconds(self) -> float:
         """Spent on tracing and compiling so far."""
-        return sum(function.compile_seconds for function in self._compiled.values())
+        stacked = self.__dict__.get("stacked")  # only if it was asked for
+        own = sum(function.compile_seconds for function in self._compiled.values())
+        return own + (stacked.compile_seconds if stacked else 0.0)
 
     def compiled_start(self, phi: list[str]) -> CompiledFunction | None:
         """(φ…) -> (θ_0…), in the order of `inner`; None where it only copies."""
