@@ -44,18 +44,20 @@ def make_plan(config: RunConfig, resume: Resume = "auto") -> Plan:
     learned = parameter_count(meta)
     there = _available(config)
     obstacles = []
+    least, most = workers.groups_to_start, workers.groups
+    groups = f"{most}" if least == most else f"{least} to {most}"
     lines = [("data", data), ("model", config.learner.source())]
     cpus = workers.ranks_per_group * workers.threads
     if workers.executor == "ray":
         ranks = f"{workers.ranks_per_group} rank(s), " if workers.ranks_per_group > 1 else ""
         each = f"{ranks}{cpus} CPU(s) and {workers.gpus_per_group} GPU(s), ZeRO {workers.zero_stage}"
         lines.append(
-            ("worker groups", f"{workers.groups} of {each}; {there.where}: {there.cpus:g} CPUs, {there.gpus:g} GPUs")
+            ("worker groups", f"{groups} of {each}; {there.where}: {there.cpus:g} CPUs, {there.gpus:g} GPUs")
         )
-        if workers.groups * workers.gpus_per_group > there.gpus:
-            obstacles.append(f"{workers.groups * workers.gpus_per_group} GPUs asked for, {there.gpus:g} there")
-        if workers.groups * cpus > there.cpus:
-            line = f"{workers.groups * cpus} CPUs asked for, {there.cpus:g} there"
+        if least * workers.gpus_per_group > there.gpus:
+            obstacles.append(f"{least * workers.gpus_per_group} GPUs asked for, {there.gpus:g} there")
+        if least * cpus > there.cpus:
+            line = f"{least * cpus} CPUs asked for, {there.cpus:g} there"
             if there.own:
                 lines.append(("note", f"{line}: groups will share cores, which is slower"))
             else:
@@ -72,7 +74,7 @@ def make_plan(config: RunConfig, resume: Resume = "auto") -> Plan:
         elif there.gpu_memory_mb is not None and rank.on_device / MB > there.gpu_memory_mb:
             there_is = f"the smallest has {there.gpu_memory_mb:,.0f} MB"
             obstacles.append(f"{rank.on_device / MB:,.0f} MB needed on a GPU, {there_is}")
-        needed_mb = workers.groups * workers.ranks_per_group * on_machine_mb
+        needed_mb = least * workers.ranks_per_group * on_machine_mb
         if needed_mb > there.memory_mb:
             obstacles.append(f"{needed_mb:,.0f} MB needed, {memory}")
         lines += [*_memory_lines(rank, config), ("memory in all", f"{needed_mb:,.0f} MB; {there.where}: {memory}")]

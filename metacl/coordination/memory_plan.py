@@ -67,16 +67,16 @@ def rank_memory(config: RunConfig) -> RankMemory:
     addresses = [TaskAddress("train", config.seed, 0, index) for index in range(config.outer.tasks_per_step)]
     episodes = [source.episode(address, config.episodes) for address in addresses]
     longest = max(episodes, key=_characters)
-    estimator = config.estimator
-    if estimator.wants_few_shapes:  # what is compiled is not walked through, and takes no more than what is not
-        estimator = estimator.model_copy(update={"compile": False})
+    estimator = config.estimator.uncompiled()  # what is compiled takes no more than what is not
     with _Walk() as walk:
         estimator.estimate(config.objective.problem(learner, meta, learner.prepare(longest), config.inner))
     inner = sum(_bytes(tensor) for name, tensor in meta.items() if not name.startswith(STEP_SIZE))
     assert learner.module is not None
     base, offloaded, gathered = _base_sizes(learner.module, config.workers)
     trajectory = inner * (config.inner.steps + 2)  # φ, then θ_0 … θ_K
-    return RankMemory(base, offloaded, gathered, trajectory, max(0, walk.peak + inner - trajectory))
+    activations = max(0, walk.peak + inner - trajectory)
+    together = min(config.workers.tasks_per_forward, config.outer.tasks_per_step)
+    return RankMemory(base, offloaded, gathered, together * trajectory, together * activations)
 
 
 class _Walk(LiveMemory):

@@ -74,11 +74,12 @@ class Fleet:
 
     def advance(self, finished: Iterable[Any]) -> None:
         """Some of `awaited` are there: groups that have all they waited for go on, or become ready."""
-        owners = {reference: number for number, group in self._coming.items() for reference in group.pending}
         for reference in finished:
-            self._arrived.add(reference)
-            if owners[reference] in self._coming:
-                self._advance_group(owners[reference], reference)
+            # Looked up each time: a group that is lost meanwhile is another one under the same number.
+            owner = next((number for number, group in self._coming.items() if reference in group.pending), None)
+            if owner is not None:
+                self._arrived.add(reference)
+                self._advance_group(owner, reference)
 
     def _advance_group(self, number: int, reference: Any) -> None:
         group = self._coming[number]
@@ -133,16 +134,15 @@ class Fleet:
 
     def close(self) -> None:
         """End all groups, give their places back, leave Ray unless it was there before."""
-        try:
-            for group in (*self.ready.values(), *self._coming.values()):
+        for group in (*self.ready.values(), *self._coming.values()):
+            try:
                 group.kill()
-        except (RayError, ConnectionError, RuntimeError, ValueError) as error:  # the head is gone, and all with it
-            self._notify(f"the cluster could not be tidied up: {error}")
-        finally:
-            self.ready, self._coming = {}, {}
-            if self._owns_connection:
-                ray.shutdown()
-                self._owns_connection = False
+            except (RayError, ConnectionError, RuntimeError, ValueError) as error:  # the head is gone, and all with it
+                self._notify(f"a worker group could not be tidied up: {error}")
+        self.ready, self._coming = {}, {}
+        if self._owns_connection:
+            ray.shutdown()
+            self._owns_connection = False
 
     def _standing(self) -> str:
         coming = "".join(

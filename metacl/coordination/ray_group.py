@@ -169,11 +169,14 @@ class GroupRank:
         """
         if self._out_of_step:
             _end(f"rank {self._rank}: failed before, while the others went on")
+        if parameters.version != self._version:
+            if checksum(parameters.flat) != parameters.version:
+                damaged = "the parameters were damaged on their way (their checksum differs)"
+                if self._size > 1:  # on this rank alone: the others compute, and wait for it
+                    _end(f"rank {self._rank}: {damaged}")
+                raise ReplyDamaged(damaged)
+            self._version = parameters.version
         try:
-            if parameters.version != self._version:
-                if checksum(parameters.flat) != parameters.version:
-                    raise ReplyDamaged("the parameters were damaged on their way (their checksum differs)")
-                self._version = parameters.version
             result = work(self.worker, address, parameters.flat)
         except MetaclError:
             raise

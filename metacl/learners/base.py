@@ -83,12 +83,17 @@ class Batch:
         return len(self.order)
 
     def select(self, places: Sequence[int]) -> Batch:
-        """The examples at `places`, in that order."""
-        groups, order, first = [], torch.empty(len(places), dtype=torch.long), 0
+        """The examples at `places`, in that order. Raises `ConfigError` if this rank has a part of them only."""
+        sizes = [len(next(iter(g.inputs.values()))) if g.pool is None else len(g.pool) for g in self.groups]
+        if sum(sizes) != len(self.order):
+            raise ConfigError(
+                "objective: it takes examples of a batch one after another, and the ranks of a group have a part each. "
+                "Set workers.ranks_per_group=1."
+            )
+        groups, order, first = [], torch.full((len(places),), -1), 0
         filled = 0
         stands = self.order.tolist()
-        for group in self.groups:
-            size = len(next(iter(group.inputs.values()))) if group.pool is None else len(group.pool)
+        for group, size in zip(self.groups, sizes, strict=True):
             chosen = [(to, stands[place] - first) for to, place in enumerate(places)]
             here = [(to, row) for to, row in chosen if 0 <= row < size]
             first += size

@@ -52,7 +52,7 @@ class TextClassifier(TransformerLearner):
         super().__init__(config, AutoModel, seed, device, engine)
         self.config = config
         self.width = self.adapted.model.config.hidden_size
-        if config.padding == "packed":
+        if config.padding == "packed" and device.type != "meta":
             self._check_packing()
 
     def encode(self, texts: Sequence[str], labels: Sequence[int] | None) -> Batch:
@@ -88,7 +88,7 @@ class TextClassifier(TransformerLearner):
                 f"learner.padding: {self.config.model} cannot run packed texts ({str(error).splitlines()[0]}). "
                 f"Set learner.padding=groups, or max_length for compiled estimators."
             ) from None
-        if distance > PACKING_TOLERANCE:
+        if not distance <= PACKING_TOLERANCE:
             raise ConfigError(
                 f"learner.padding: packed texts get other features than alone in {self.config.model} (by "
                 f"{distance:.1e}). Set learner.padding=groups, or max_length for compiled estimators."

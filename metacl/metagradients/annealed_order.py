@@ -20,11 +20,24 @@ class AnnealedOrder(MetaGradient):
 
     order: ClassVar[int] = 2
     exact: ClassVar[bool] = False
-    needs_double_backward: ClassVar[bool] = True
-    sharding_stages: ClassVar[frozenset[int]] = frozenset({0, 1, 2, 3})
 
     first_order_steps: NonNegativeInt = 100
     then: Annotated[MetaGradient, chosen_from(ESTIMATORS)] = Reverse()
+
+    @property
+    def needs_double_backward(self) -> bool:  # type: ignore[override]
+        """As `then`."""
+        return self.then.needs_double_backward
+
+    @property
+    def sharding_stages(self) -> frozenset[int]:  # type: ignore[override]
+        """As `then`."""
+        return self.then.sharding_stages
+
+    @property
+    def sees_path(self) -> bool:  # type: ignore[override]
+        """As `then`."""
+        return self.then.sees_path
 
     @property
     def wants_few_shapes(self) -> bool:
@@ -35,6 +48,10 @@ class AnnealedOrder(MetaGradient):
         """See `MetaGradient.estimate`."""
         first = problem.outer_step < self.first_order_steps
         return (FirstOrder() if first else self.then).estimate(problem)
+
+    def uncompiled(self) -> AnnealedOrder:
+        """With `then` uncompiled."""
+        return self.model_copy(update={"then": self.then.uncompiled()})
 
     def check_loop(self, loop: InnerLoop) -> None:
         """As the later one."""

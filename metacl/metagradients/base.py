@@ -39,6 +39,7 @@ class InnerProblem:
         Steps, optimizer, step sizes.
     traced, data : optional
         The same functions with the task's tensors as an argument, and those tensors, for estimators that compile.
+        Gone once one of the functions is replaced: they are no longer the same.
     ascending : names of tensors of θ, optional
         Those that climb the support loss: the adversary of a saddle-point problem.
     along : (θ_k, φ, k) -> scalar or None, optional
@@ -57,6 +58,13 @@ class InnerProblem:
     ascending: frozenset[str] = frozenset()
     along: Callable[[Params, Params, int], Tensor | None] | None = None
     outer_step: int = 0
+    traced_from: tuple[object, ...] = field(default=(), repr=False)
+
+    def __post_init__(self) -> None:
+        functions = (self.start, self.support_loss, self.query_loss)
+        self.traced_from = self.traced_from or functions
+        if any(now is not then for now, then in zip(functions, self.traced_from, strict=True)):
+            self.traced, self.data = None, ()
 
     def move(self, theta: Params, grads: Params, state: State, start: Params, step: int) -> tuple[Params, State]:
         """θ_{k+1} and s_{k+1} from θ_k, the support gradient there, s_k and θ_0."""
@@ -122,6 +130,10 @@ class MetaGradient(Component):
     def wants_few_shapes(self) -> bool:
         """Whether batches of ever new shapes would cost it dearly: it compiles for each. Default: no."""
         return False
+
+    def uncompiled(self) -> MetaGradient:
+        """The same estimator, compiling nothing. Default: itself."""
+        return self
 
     def check_loop(self, loop: InnerLoop) -> None:
         """Raise `ConfigError` if this inner loop cannot be differentiated this way. Called when a config is read."""

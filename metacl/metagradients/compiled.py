@@ -63,8 +63,10 @@ class CompiledFunction:
         started = time.perf_counter()
         try:
             cuts = Cuts(self.function, parameters, data, fused=compiler_here())
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:
-            reason = str(error).strip().splitlines()[0]
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             log.warning("%s cannot be traced and runs uncompiled: %s", self.name, reason)
             self._untraceable = True
             return None

@@ -57,6 +57,10 @@ class FiniteDifference(MetaGradient):
         """When it compiles."""
         return self.compile
 
+    def uncompiled(self) -> FiniteDifference:
+        """Without `compile`."""
+        return self.model_copy(update={"compile": False})
+
     def estimate(self, problem: InnerProblem) -> MetaGradientResult:
         """See `MetaGradient.estimate`."""
         walk = CompiledWalk(problem, mixed=True) if self.compile else None

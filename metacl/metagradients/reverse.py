@@ -48,6 +48,10 @@ class Reverse(MetaGradient):
         """When it compiles."""
         return self.compile
 
+    def uncompiled(self) -> Reverse:
+        """Without `compile`."""
+        return self.model_copy(update={"compile": False})
+
     def estimate(self, problem: InnerProblem) -> MetaGradientResult:
         """See `MetaGradient.estimate`."""
         steps = problem.loop.steps

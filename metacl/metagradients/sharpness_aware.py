@@ -25,11 +25,24 @@ class SharpnessAware(MetaGradient):
 
     order: ClassVar[int] = 2
     exact: ClassVar[bool] = False
-    needs_double_backward: ClassVar[bool] = True
-    sharding_stages: ClassVar[frozenset[int]] = frozenset({0, 1, 2, 3})
 
     radius: PositiveFloat = 0.05
     of: Annotated[MetaGradient, chosen_from(ESTIMATORS)] = Reverse()
+
+    @property
+    def needs_double_backward(self) -> bool:  # type: ignore[override]
+        """As `of`."""
+        return self.of.needs_double_backward
+
+    @property
+    def sharding_stages(self) -> frozenset[int]:  # type: ignore[override]
+        """As `of`."""
+        return self.of.sharding_stages
+
+    @property
+    def sees_path(self) -> bool:  # type: ignore[override]
+        """As `of`."""
+        return self.of.sees_path
 
     @property
     def wants_few_shapes(self) -> bool:
@@ -50,6 +63,10 @@ class SharpnessAware(MetaGradient):
         }
         there = self.of.estimate(replace(problem, meta=moved))
         return replace(here, gradient=there.gradient)
+
+    def uncompiled(self) -> SharpnessAware:
+        """With `of` uncompiled."""
+        return self.model_copy(update={"of": self.of.uncompiled()})
 
     def check_loop(self, loop: InnerLoop) -> None:
         """As `of`."""

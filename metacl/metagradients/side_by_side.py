@@ -3,7 +3,7 @@
 Its losses are sums over the tasks, and no task's loss depends on another's parameters, so the gradient of the sum is
 the tasks' own gradients, to any order. `torch.vmap` runs the model with per-task parameters over the shared frozen
 base. It pays where calls cost more than arithmetic (small modules) and multiplies the memory of one task by their
-number, not by the inner steps.
+number, not by the inner steps. A compiled estimator compiles for every number of tasks that go together.
 """
 
 from __future__ import annotations
@@ -30,11 +30,17 @@ def estimate_side_by_side(estimator: MetaGradient, problems: Sequence[InnerProbl
     InnerLoopDiverged
         For one of the tasks, without saying for which.
     ConfigError
-        The model has an operation that `torch.vmap` does not know.
+        The estimator goes task by task, or the model has an operation that `torch.vmap` does not know.
     """
+    if not estimator.side_by_side:
+        raise ConfigError(
+            f"estimator: {estimator.registered_name or type(estimator).__name__} goes task by task. "
+            f"Set estimator=reverse, or workers.tasks_per_forward=1."
+        )
     alike: dict[Hashable, list[int]] = {}
     for place, problem in enumerate(problems):
-        key = place if problem.traced is None else tuple((tensor.shape, tensor.dtype) for tensor in problem.data)
+        alone = problem.traced is None or problem.along is not None or problem.ascending
+        key = place if alone else tuple((tensor.shape, tensor.dtype) for tensor in problem.data)
         alike.setdefault((id(problem.traced), key), []).append(place)
     results: dict[int, MetaGradientResult] = {}
     for places in alike.values():

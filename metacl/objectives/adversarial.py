@@ -52,8 +52,6 @@ class Adversarial(Wrapper):
                 changed,
                 support_loss=lambda theta, phi, k: plain.support_loss(theta, phi, k)
                 + disturbed(theta, phi, task.support),
-                traced=None,
-                data=(),
             )
         if self.on in ("query", "both"):
             changed = replace(

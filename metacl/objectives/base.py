@@ -13,8 +13,8 @@ from metacl.metagradients import InnerProblem
 from metacl.metagradients.traced import TracedProblem
 from metacl.registry import Component, Registry
 
-OF_A_PROBLEM = frozenset({"start", "bind", "loss", "support_loss", "query_loss", "loss_along"})
-"""The functions that an estimator may see traced."""
+OF_A_PROBLEM = frozenset({"problem", "start", "bind", "loss", "support_loss", "query_loss", "loss_along"})
+"""The functions that make the problem which an estimator may see traced."""
 
 
 class MetaObjective(Component):
@@ -36,8 +36,9 @@ class MetaObjective(Component):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        if "pure" not in cls.__dict__ and not OF_A_PROBLEM.isdisjoint(cls.__dict__):
-            cls.pure = False
+        own = [kind for kind in cls.__mro__ if kind not in MetaObjective.__mro__]
+        if "pure" not in cls.__dict__:
+            cls.pure = all(kind.__dict__.get("pure") or OF_A_PROBLEM.isdisjoint(kind.__dict__) for kind in own)
 
     def learned(self, learner: Learner, ways: int) -> Params:
         """Initial values of what is learned, step sizes excepted. Default: the learner's adaptable parameters."""
@@ -124,17 +125,20 @@ class MetaObjective(Component):
 
     def _traced(self, learner: Learner, meta: Params, task: Task) -> TracedProblem:
         """The problem's functions for estimators that compile, the same object for all tasks of one structure."""
-        key = (self, tuple(meta), task.structure())
+        training = learner.module is not None and learner.module.training
+        key = (type(self), repr(self), tuple(meta), task.structure(), training)
         if key not in learner.traced:
+            # Of the task only its structure is kept; its tensors are another task's from call to call.
+            like = task.with_tensors([tensor.to("meta") for tensor in task.tensors()])
             inner = self.inner_names({name: meta[name] for name in self.learned_names(meta)})
             learner.traced[key] = TracedProblem(
                 inner=inner,
-                start=lambda phi, data: self.start(learner, phi, task.with_tensors(data)),
+                start=lambda phi, data: self.start(learner, phi, like.with_tensors(data)),
                 support_loss=lambda theta, phi, data: self.support_loss(
-                    learner, self.bind(theta, phi), task.with_tensors(data), 0
+                    learner, self.bind(theta, phi), like.with_tensors(data), 0
                 ),
                 query_loss=lambda theta, phi, data: self.query_loss(
-                    learner, self.bind(theta, phi), task.with_tensors(data)
+                    learner, self.bind(theta, phi), like.with_tensors(data)
                 ),
                 copies_start=type(self).start is MetaObjective.start,
             )

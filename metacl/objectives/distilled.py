@@ -54,7 +54,7 @@ class Distilled(Wrapper):
 
         changed = plain
         if self.on in ("support", "both"):
-            changed = replace(changed, support_loss=support_loss, traced=None, data=())
+            changed = replace(changed, support_loss=support_loss)
         return replace(changed, query_loss=query_loss) if self.on in ("query", "both") else changed
 
 

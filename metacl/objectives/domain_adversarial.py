@@ -72,6 +72,4 @@ class DomainAdversarial(Wrapper):
             start=lambda phi: self.start(learner, phi, task),
             support_loss=support_loss,
             ascending=plain.ascending | set(DOMAIN),
-            traced=None,
-            data=(),
         )

@@ -62,8 +62,6 @@ class PolicyGradient(MAML):
             super().problem(learner, meta, task, loop),
             support_loss=lambda theta, phi, k: loss(theta, phi, task.support, k),
             query_loss=lambda theta, phi: loss(theta, phi, task.query, QUERY),
-            traced=None,
-            data=(),
         )
 
     def policy_loss(self, learner: Learner, params: Params, reference: Params, batch: Batch, seed: int) -> Tensor:

@@ -61,5 +61,5 @@ class Wrapper(MetaObjective):
         return self.of.loss(learner, params, batch)
 
     def problem(self, learner: Learner, meta: Params, task: Task, loop: InnerLoop) -> InnerProblem:
-        """As `of`; a subclass replaces what it changes. A support loss of its own takes ``traced=None`` with it."""
+        """As `of`; a subclass replaces what it changes."""
         return self.of.problem(learner, meta, task, loop)

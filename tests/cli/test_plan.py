@@ -53,6 +53,17 @@ def test_memory_of_a_cluster_is_what_it_has_in_all(model, tmp_path, monkeypatch)
     assert found.obstacles[1].endswith("MB needed, 700 MB in all")
 
 
+def test_packed_texts_and_a_range_of_groups(model, tmp_path):
+    """No numbers are there to hold packing against, and a run starts with the least of its groups."""
+    workers = {"executor": "ray", "groups": {"min": 1, "max": 100_000}, "tasks_per_forward": 2}
+    config = small_config(model, tmp_path / "out", learner__padding="packed", workers=workers)
+    found = plan.make_plan(config)
+    assert found.obstacles == []
+    assert dict(found.lines)["worker groups"].startswith("1 to 100000 of ")
+    alone = small_config(model, tmp_path / "out", learner__padding="packed")
+    assert rank_memory(config).activations == 2 * rank_memory(alone).activations
+
+
 def test_a_sharded_base_is_planned_without_weights(model, tmp_path, monkeypatch):
     """The base's part, the largest matrix (the vocabulary's) and what is offloaded, by arithmetic."""
     monkeypatch.setattr("metacl.learners.engine.load_whole", None)  # nothing may be loaded

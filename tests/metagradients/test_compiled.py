@@ -50,13 +50,14 @@ def norm_error(found, expected):
     return (difference / sum(float(g.double().square().sum()) for g in expected.values())) ** 0.5
 
 
-def check(setting, eager, fast, bound):
+def check(setting, eager, fast, bound, compiled=True):
     learner = setting[0].learner.build(0)
     for problem in problems(setting, learner):
         expected, found = eager.estimate(problem), fast.estimate(problem)
         assert norm_error(found.gradient, expected.gradient) <= bound
         assert found.support_losses == pytest.approx(expected.support_losses, rel=1e-10)
     (traced,) = learner.traced.values()
+    assert bool(traced._compiled) is compiled
     return traced
 
 
@@ -185,3 +186,40 @@ def test_an_objective_with_functions_of_its_own_is_not_compiled_unless_it_says_i
 def test_ever_new_shapes_are_refused(setting, tmp_path):
     with pytest.raises(ConfigError, match=r"learner\.padding=packed"):
         small_config("x", tmp_path, estimator={"name": "reverse", "compile": True})
+
+
+@pytest.mark.parametrize("objective", [{"name": "multi_step"}, {"name": "distilled", "on": "query"}])
+def test_what_a_wrapper_changes_is_not_lost_by_compiling(setting, no_compiler, objective):
+    objective = {**objective, "of": {"name": "proto_maml"}}
+    tree = {**setting[0].to_dict(), "objective": objective}
+    config = setting[0].model_validate(tree)
+    check((config, setting[1]), Reverse(), Reverse(compile=True), 1e-10, compiled=False)
+
+
+def test_pure_is_what_all_its_functions_are():
+    class Problem(ProtoMAML):
+        def problem(self, learner, meta, task, loop):
+            return super().problem(learner, meta, task, loop)
+
+    class Mixin:
+        def support_loss(self, learner, params, task, step):
+            return step * super().support_loss(learner, params, task, step)
+
+    class Mixed(Mixin, ProtoMAML):
+        pass
+
+    class Renamed(ProtoMAML):
+        pass
+
+    assert (Problem.pure, Mixed.pure, Renamed.pure) == (False, False, True)
+
+
+def test_an_objective_with_options_that_cannot_be_hashed(setting):
+    class Listed(ProtoMAML):
+        names: list[str]
+
+    config, source = setting
+    learner = config.learner.build(0)
+    task = learner.prepare(source.episode(TaskAddress("train", 0, 0, 0), config.episodes))
+    meta = as_leaves(Listed(names=["a"]).meta_parameters(learner, config.inner, 3))
+    assert Listed(names=["a"]).problem(learner, meta, task, config.inner).traced is not None
