@@ -397,6 +397,8 @@ def _partner(kind: str) -> str:
     """The half sentence that names the task sources of a kind."""
     fitting = [name for name in TASK_SOURCES.names() if TASK_SOURCES.get(name).gives == kind]
     return f"Set data.name to one of: {', '.join(fitting)}"
+
+
 def _estimator_for(stage: int, double_backward: bool) -> str:
     """The half sentence that names an estimator for this ZeRO stage, the most exact that the model allows."""
     for name in ("reverse", "finite_difference"):
