@@ -56,7 +56,10 @@ class Registry(Generic[C]):
         self._classes: dict[str, type[C]] = {}
 
     def register(self, name: str) -> Callable[[type[C]], type[C]]:
-        """Class decorator that makes `name` available to configs. Raises `ConfigError` on a duplicate."""
+        """Class decorator that makes `name` available to configs.
+
+        Raises `ConfigError` on a duplicate, and on a class that leaves out what its kind must have.
+        """
 
         def add(cls: type[C]) -> type[C]:
             if name in self._classes:
@@ -64,6 +67,12 @@ class Registry(Generic[C]):
                 raise ConfigError(
                     f"{self.kind} {name!r} is registered twice: by {other.__module__}.{other.__qualname__} and by "
                     f"{cls.__module__}.{cls.__qualname__}. Give one of them another name."
+                )
+            if inspect.isabstract(cls):
+                missing = ", ".join(sorted(cls.__abstractmethods__))
+                raise ConfigError(
+                    f"{self.kind} {name!r}: {cls.__module__}.{cls.__qualname__} does not define {missing}; every "
+                    f"{self.kind} does."
                 )
             self._classes[name] = cls
             cls.registered_name = name

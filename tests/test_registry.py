@@ -1,5 +1,6 @@
 """The registry: building by name, and errors that name the nearest known thing."""
 
+from abc import abstractmethod
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,21 @@ def test_build_by_name():
     assert (circle.radius, circle.inner.size) == (2.0, 3)
     assert shapes().names() == ["circle", "square"]
     assert shapes().summary("circle") == "A round one."
+
+
+def test_a_class_that_leaves_out_what_its_kind_must_have_is_refused_at_once():
+    class Drawn(Component):
+        @abstractmethod
+        def area(self) -> float: ...
+
+    registry: Registry[Drawn] = Registry("shape", "drawing.shape")
+    with pytest.raises(ConfigError, match=r"shape 'line': .*Line does not define area; every shape does"):
+
+        @registry.register("line")
+        class Line(Drawn):
+            pass
+
+    assert registry.names() == []
 
 
 def test_building_leaves_the_options_alone():

@@ -7,6 +7,7 @@ gradients, the state and the step sizes alike. They follow torch.optim's convent
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from typing import Annotated
 
 import torch
@@ -25,6 +26,7 @@ Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
 class InnerOptimizer(Component):
     """One update rule of the inner loop."""
 
+    @abstractmethod
     def update(self, params: Params, grads: Params, state: State, rates: Params, step: int) -> tuple[Params, State]:
         """θ_{k+1}, s_{k+1} from θ_k, ∇L(θ_k), s_k.
 
@@ -39,7 +41,6 @@ class InnerOptimizer(Component):
         step : int
             k, counted from 0.
         """
-        raise NotImplementedError  # pragma: no cover - an interface
 
 
 INNER_OPTIMIZERS: Registry[InnerOptimizer] = Registry("inner optimizer", "inner.optimizer")

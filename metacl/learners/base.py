@@ -239,14 +239,14 @@ class LearnerConfig(Component):
     has_features: ClassVar[bool] = True
     """Whether the learner gives feature vectors."""
 
+    @abstractmethod
     def build(self, seed: int, device: torch.device = CPU, engine: Engine | None = None) -> Learner:
         """Load the model and attach what adapts. `seed` fixes every random initial value."""
-        raise NotImplementedError  # pragma: no cover - an interface
 
     @property
+    @abstractmethod
     def double_backward(self) -> bool:
         """Whether every operation on the way has a second derivative (fused attention does not)."""
-        raise NotImplementedError  # pragma: no cover - an interface
 
     @property
     def classifies(self) -> bool:
@@ -258,9 +258,9 @@ class LearnerConfig(Component):
         """Whether batches of as many examples have one shape, or a few, so that compiling for each pays."""
         return False
 
+    @abstractmethod
     def source(self) -> str:
         """Where the pretrained weights come from, in words."""
-        raise NotImplementedError  # pragma: no cover - an interface
 
 
 LEARNERS: Registry[LearnerConfig] = Registry("learner", "learner")

@@ -7,6 +7,7 @@ For meta-parameters φ (what is learned, step sizes η included) and one task:
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -122,9 +123,9 @@ class MetaGradient(Component):
     sees_path: ClassVar[bool] = True
     side_by_side: ClassVar[bool] = False
 
+    @abstractmethod
     def estimate(self, problem: InnerProblem) -> MetaGradientResult:
         """Compute g for one task. Raises `InnerLoopDiverged`."""
-        raise NotImplementedError  # pragma: no cover - an interface
 
     @property
     def wants_few_shapes(self) -> bool:

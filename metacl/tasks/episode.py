@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol
 
@@ -87,9 +88,9 @@ class TaskSource(Component):
     classes: ClassVar[bool] = True
     """Whether targets are classes, so that an answer is right or wrong."""
 
+    @abstractmethod
     def open(self) -> EpisodeSource:
         """Read the data. Raises `DataError` with file and line on what cannot work."""
-        raise NotImplementedError  # pragma: no cover - an interface
 
 
 TASK_SOURCES: Registry[TaskSource] = Registry("task source", "data")
