@@ -99,7 +99,8 @@ def test_loss_that_is_no_number(estimator):
 
 def test_unrolled_says_which_optimizer_higher_lacks():
     class Own(InnerOptimizer):
-        pass
+        def update(self, params, grads, state, rates, step):
+            return params, state
 
     problem = scalar_problem(InnerLoop(steps=1, optimizer=Own()), lambda x: x**2, lambda x: x, start=1.0)
     with pytest.raises(TypeError, match="no counterpart of the inner optimizer Own; use estimator 'reverse'"):
