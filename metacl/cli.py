@@ -253,14 +253,17 @@ def export(
 ) -> None:
     """Copy a run's initialization to a folder of its own, checked on the way.
 
-    The folder loads with peft.PeftModel.from_pretrained where metacl is not installed; adaptation.json says how to
-    adapt, README.md is its model card.
+    The folder loads with peft.PeftModel.from_pretrained (or with transformers, where the whole model was learned) where
+    metacl is not installed; adaptation.json says how to adapt, README.md is its model card.
     """
     from metacl.api import export_initialization
 
     tensors, numbers = export_initialization(run, folder)
     out.print(f"{tensors} tensors, {numbers:,} numbers, written to {folder}", soft_wrap=True)
-    out.print(f"load it with: peft.PeftModel.from_pretrained(base_model, '{folder}')", soft_wrap=True, highlight=False)
+    load = f"peft.PeftModel.from_pretrained(base_model, '{folder}')"
+    if (folder / "config.json").exists():
+        load = f"transformers.AutoModel.from_pretrained('{folder}')"
+    out.print(f"load it with: {load}", soft_wrap=True, highlight=False)
 
 
 @app.command(epilog=EXIT_CODES)

@@ -182,6 +182,10 @@ class Workers(Component):
                 "workers.deepspeed.zero_optimization: stage and offload_param are set by workers.zero_stage and "
                 "workers.offload; leave them out"
             )
+        if half := {"bf16", "fp16"} & self.deepspeed.keys():
+            raise ValueError(
+                f"workers.deepspeed.{min(half)}: the type of the frozen matrices is learner.base_dtype; leave it out"
+            )
         return self
 
 
@@ -327,7 +331,37 @@ class RunConfig(Component):
                 f"{_estimator_for(stage, self.learner.double_backward)}"
             )
         self.estimator.check_loop(self.inner)
+        self._check_parameters_in_parts()
         return self
+
+    @property
+    def parameters_in_parts(self) -> bool:
+        """Whether what adapts lies in parts, one a rank, as do the meta-parameters then."""
+        return self.workers.executor == "ray" and self.workers.zero_stage == 3 and self.learner.adapts_whole_model
+
+    def _check_parameters_in_parts(self) -> None:
+        if not self.parameters_in_parts:
+            return
+        reasons = (
+            (
+                not self.estimator.takes_parts,
+                f"estimator: {self.estimator.registered_name!r} takes whole tensors. "
+                f"Set estimator=reverse, finite_difference, first_order or reptile",
+            ),
+            (
+                self.inner.precondition is not None,
+                "inner.precondition: it multiplies the sides of whole matrices. Set inner.precondition=null",
+            ),
+            (
+                self.workers.offload == "nvme",
+                "workers.offload: nvme is for a frozen base. Set workers.offload=cpu",
+            ),
+        )
+        for holds, reason in reasons:
+            if holds:
+                raise ValueError(
+                    f"{reason}, or workers.zero_stage=2: at stage 3 every parameter that adapts lies in parts"
+                )
 
     def _check_tasks_per_forward(self) -> None:
         if self.workers.tasks_per_forward == 1:

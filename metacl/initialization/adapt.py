@@ -156,7 +156,7 @@ def load_adapted(path: str | Path) -> AdaptedClassifier:
     mark, what = ADAPTED
     about = read_about(path / mark, f"{what} (made by: metacl adapt)", ("config", "labels", "support_losses"))
     config = config_from_dict(about["config"], origin=str(path / mark))
-    params = load_params(path, adapter=True)
+    params = load_params(path, config.learner)
     learner = config.learner.build(config.seed)
     missing = sorted({*learner.initial, "head.weight", "head.bias"} - set(params))
     if missing:

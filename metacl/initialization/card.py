@@ -17,7 +17,11 @@ def model_card(config: RunConfig, steps: int, results: dict[str, Any] | None) ->
     """
     learner = config.learner.to_dict()
     front: dict[str, Any] = {"tags": ["metacl", "meta-learning", "few-shot"]}
-    if config.learner.takes == "text":
+    if config.learner.adapts_whole_model:
+        front = {"library_name": "transformers", "base_model": learner.get("model"), **front}
+        model = f"base model: {learner.get('model')} (every parameter learned)"
+        about = _MODEL.format(steps=config.inner.steps)
+    elif config.learner.takes == "text":
         front = {"library_name": "peft", "base_model": learner.get("model"), **front}
         model = f"base model: {learner.get('model')} (frozen)"
         about = _ADAPTER.format(steps=config.inner.steps)
@@ -55,6 +59,10 @@ hold for the protocol stated above, and say nothing about other data, languages 
 
 _ADAPTER = """A PEFT adapter from which a few gradient steps on a handful of examples adapt the base model to classes it
 has never seen. Load it with `peft.PeftModel.from_pretrained(base, folder)`, or adapt with
+`metacl.load_initialization(folder).adapt(texts, labels, steps={steps}).predict(texts)`."""
+
+_MODEL = """A transformers model from which a few gradient steps on a handful of examples adapt every parameter to
+what it has never seen. Load it with `AutoModel.from_pretrained(folder)` (or the class of the base model), or adapt with
 `metacl.load_initialization(folder).adapt(texts, labels, steps={steps}).predict(texts)`."""
 
 _NETWORK = """Weights from which a few gradient steps on a handful of examples adapt the network to a task it has never

@@ -1,7 +1,9 @@
 """The folder an initialization is stored in: a plain PEFT adapter plus what is needed to adapt from it.
 
 ``adapter_model.safetensors`` + ``adapter_config.json`` load with `peft.PeftModel.from_pretrained` where metacl
-is not installed. ``adaptation.json`` says how to adapt: the run's config and the learned step sizes.
+is not installed. Where every parameter of the model adapts there is the model instead, ``model.safetensors`` (or, from
+ranks that hold parts of it, several files and their index) with its config and tokenizer, as transformers stores it.
+``adaptation.json`` says how to adapt: the run's config and the learned step sizes.
 ``head.safetensors`` is there if the objective learned a head, ``learned.safetensors`` if there is more: the weights of
 a module of one's own, or what an objective learns beside the model. An `nn.Module` learner has no adapter at all.
 """
@@ -25,7 +27,7 @@ from torch import Tensor
 import metacl
 from metacl.config import RunConfig, config_from_dict
 from metacl.errors import ConfigError, DataError, ResourceError, TrainingError
-from metacl.learners.base import ADAPTER, HEAD, STEP_SIZE, Learner, Params
+from metacl.learners.base import ADAPTER, HEAD, MODEL, STEP_SIZE, Learner, LearnerConfig, Params
 
 FORMAT = 1
 
@@ -72,28 +74,44 @@ def read_initialization(path: Path) -> StoredInitialization:
         path / "adaptation.json", "an initialization made by metacl", ("config", "step_sizes", "trained_steps")
     )
     config = config_from_dict(adaptation["config"], origin=str(path / "adaptation.json"))
-    meta = load_params(path, adapter=config.learner.takes == "text")
+    meta = load_params(path, config.learner)
     meta.update({STEP_SIZE + name: torch.tensor(value) for name, value in adaptation["step_sizes"].items()})
     return StoredInitialization(config, {name: meta[name] for name in sorted(meta)}, int(adaptation["trained_steps"]))
 
 
 def save_params(params: Params, learner: Learner, folder: Path) -> None:
-    """The adapter as PEFT stores it if there is one, the head if there is one, and all the rest but step sizes."""
+    """The adapter as PEFT stores it, or the model as transformers does; the head; and all the rest but step sizes."""
     save_family(params, ADAPTER, folder / "adapter_model.safetensors")
+    save_family(params, MODEL, folder / "model.safetensors")
     save_family(params, HEAD, folder / "head.safetensors")
-    rest = {name: tensor for name, tensor in params.items() if not name.startswith((ADAPTER, HEAD, STEP_SIZE))}
+    rest = {name: tensor for name, tensor in params.items() if not name.startswith((ADAPTER, MODEL, HEAD, STEP_SIZE))}
     save_family(rest, "", folder / "learned.safetensors")
     if any(name.startswith(ADAPTER) for name in params):
         (folder / "adapter_config.json").write_text(json.dumps(learner.peft_config(), indent=2, sort_keys=True) + "\n")
+    if any(name.startswith(MODEL) for name in params):
+        learner.save_architecture(folder)
 
 
-def load_params(folder: Path, adapter: bool) -> Params:
-    """What `save_params` wrote, full names. `adapter`: there must be one. Raises `DataError`."""
-    params = load_family(ADAPTER, folder / "adapter_model.safetensors") if adapter else {}
+def load_params(folder: Path, learner: LearnerConfig) -> Params:
+    """What `save_params` wrote for such a learner, full names. Raises `DataError`."""
+    params: Params = {}
+    if learner.adapts_whole_model:
+        for file in model_files(folder):
+            params.update(load_family(MODEL, folder / file))
+    elif learner.takes == "text":
+        params = load_family(ADAPTER, folder / "adapter_model.safetensors")
     for family, file in ((HEAD, "head.safetensors"), ("", "learned.safetensors")):
         if (folder / file).exists():
             params.update(load_family(family, folder / file))
     return params
+
+
+def model_files(folder: Path) -> list[str]:
+    """The files that hold a transformers model. Raises `DataError` if their index is damaged."""
+    index = folder / "model.safetensors.index.json"
+    if not index.exists():
+        return ["model.safetensors"]
+    return sorted(set(read_json(index, "an index of a model's files").get("weight_map", {}).values()))
 
 
 def save_family(params: Params, family: str, path: Path) -> None:

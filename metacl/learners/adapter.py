@@ -7,7 +7,6 @@ prefix ``adapter.``, so that an exported initialization is what `peft` writes it
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -16,7 +15,8 @@ from pydantic import PositiveInt, model_validator
 from torch import nn
 
 from metacl.errors import ConfigError
-from metacl.learners.base import ADAPTER, Params
+from metacl.learners.adapted import Adapted
+from metacl.learners.base import ADAPTER
 from metacl.learners.frozen_prefix import transformer_layers
 from metacl.registry import Component
 
@@ -72,29 +72,19 @@ class AdapterConfig(Component):
         return AdaptedModel(peft_model)
 
 
-class AdaptedModel:
+class AdaptedModel(Adapted):
     """A PEFT model and the map between our names and its parameters."""
 
     def __init__(self, model: PeftModel) -> None:
-        self.model = model
         stored = get_peft_model_state_dict(model)
         held = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
-        self.module_names: Mapping[str, str] = {
-            ADAPTER + name.replace(".default.", ".").removesuffix(".default"): name for name in sorted(held)
-        }
+        super().__init__(
+            model, {ADAPTER + name.replace(".default.", ".").removesuffix(".default"): name for name in sorted(held)}
+        )
         if set(self.module_names) != {ADAPTER + name for name in stored}:
             raise ConfigError(
                 "learner.adapter: PEFT stores other tensors of this adapter than it trains; not supported."
             )
-
-    def initial(self) -> Params:
-        """The adapter's tensors as attached, by our names in sorted order."""
-        held = dict(self.model.named_parameters())
-        return {name: held[self.module_names[name]].detach().cpu().clone() for name in sorted(self.module_names)}
-
-    def bind(self, params: Params) -> Params:
-        """Our named tensors under the names the module knows, for `torch.func.functional_call`."""
-        return {module_name: params[name] for name, module_name in self.module_names.items()}
 
     def peft_config(self, base_model: str) -> dict[str, Any]:
         """adapter_config.json for inference, with `base_model` as the model it belongs to."""

@@ -10,22 +10,27 @@ from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from metacl.errors import ConfigError
-from metacl.learners.engine import Engine
+from metacl.learners.partition import Partition
 from metacl.learners.samples import Samples, choose
 from metacl.registry import Component, Registry
 from metacl.tasks.episode import ArrayEpisode, Episode, TaskAddress
 
+if TYPE_CHECKING:
+    from metacl.learners.engine import Engine
+
 Params = dict[str, Tensor]
 """Named tensors. Names are dotted and start with their family (`ModuleLearner`'s own with ``module.``)."""
 
-ADAPTER, HEAD, STEP_SIZE = "adapter.", "head.", "step_size."
-"""The families: PEFT's tensors, the classifier on top, learned step sizes of the inner loop."""
+ADAPTER, MODEL, HEAD, STEP_SIZE = "adapter.", "model.", "head.", "step_size."
+"""The families: PEFT's tensors or all of a transformers model's, the classifier on top, learned step sizes of the inner
+loop."""
 
 
 @dataclass
@@ -159,6 +164,8 @@ class Learner(ABC):
         Where the model lies and batches are put.
     base_parameters : int
         Numbers held by the frozen model.
+    partition : Partition
+        Which of the adaptable parameters are parts of what the ranks of a group hold together. Default: none.
     module : nn.Module or None
         The network, for checks that look at its layers; None where there is none.
     """
@@ -168,6 +175,7 @@ class Learner(ABC):
     width: int | None = None
     device: torch.device
     base_parameters: int
+    partition = Partition()
 
     @cached_property
     def traced(self) -> dict[Hashable, Any]:
@@ -217,6 +225,10 @@ class Learner(ABC):
         """What `peft` wants in adapter_config.json to load the adapter. Raises `ConfigError` if there is none."""
         raise ConfigError(f"learner: a {type(self).__name__} has no PEFT adapter to be stored as an initialization.")
 
+    def save_architecture(self, folder: Path) -> None:
+        """Write what transformers wants beside the weights to load the model. Raises `ConfigError` if it is none."""
+        raise ConfigError(f"learner: a {type(self).__name__} is no transformers model.")
+
     def prepare(self, episode: Episode | ArrayEpisode) -> Task:
         """Encode an episode's support and query."""
         if isinstance(episode, ArrayEpisode):
@@ -247,6 +259,11 @@ class LearnerConfig(Component):
     @abstractmethod
     def double_backward(self) -> bool:
         """Whether every operation on the way has a second derivative (fused attention does not)."""
+
+    @property
+    def adapts_whole_model(self) -> bool:
+        """Whether every parameter of a pretrained model adapts, so that at ZeRO stage 3 all of it lies in parts."""
+        return False
 
     @property
     def classifies(self) -> bool:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from metacl.learners.adapted import Adapted, whole_model
 from metacl.learners.loading import load_whole
 from metacl.learners.precision import linears_to_bfloat16
 from metacl.learners.ranks import RankGroup
@@ -39,11 +41,16 @@ class Engine:
         model.to(device)  # type: ignore[arg-type]  # transformers wraps it in a decorator without types
         return model
 
+    def adapt_all(self, model: PreTrainedModel) -> Adapted:
+        """What adapts of a loaded model where all of it does."""
+        return whole_model(model)
+
     def hold(self, model: nn.Module, adapted: list[nn.Parameter]) -> nn.Module:
         """The module to call, now that `adapted` parameters are attached."""
         return model
 
 
-def element_count(model: nn.Module) -> int:
-    """Numbers in all parameters, tied ones once, sharded ones whole."""
-    return sum(getattr(parameter, "ds_numel", parameter.numel()) for parameter in model.parameters())
+def element_count(model: nn.Module, leaving_out: Collection[str]) -> int:
+    """Numbers in all parameters but some, tied ones once, sharded ones whole."""
+    counted = [parameter for name, parameter in model.named_parameters() if name not in leaving_out]
+    return sum(getattr(parameter, "ds_numel", parameter.numel()) for parameter in counted)

@@ -43,14 +43,22 @@ class Gathering:
         """The matrix of a sharded parameter, whole for as long as the context lasts. Every rank must ask alike."""
         with collective():
             weight.all_gather_coalesced([weight]).wait()  # `all_gather` would hold a second copy for a moment
-        self._now += weight.ds_numel
-        self.elements += weight.ds_numel
+        try:
+            with self.counted(weight.ds_numel):
+                yield weight.data
+        finally:
+            weight.partition()
+
+    @contextmanager
+    def counted(self, elements: int) -> Iterator[None]:
+        """So many numbers are whole for as long as the context lasts."""
+        self._now += elements
+        self.elements += elements
         self.peak = max(self.peak, self._now)
         try:
-            yield weight.data
+            yield
         finally:
-            self._now -= weight.ds_numel
-            weight.partition()
+            self._now -= elements
 
 
 class _GatheredProduct(torch.autograd.Function):

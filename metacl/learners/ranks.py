@@ -3,7 +3,9 @@
 Parameters are the same on all ranks; between `spread` and `collect` each rank computes rows of its own. Two conjugate
 operators stand at the borders (Shoeybi et al. 2019, "Megatron-LM", sec. 3, fig. 3: f and g): the identity whose
 backward is a sum over ranks, and a sum over ranks whose backward is the identity. Each is the other's backward, so
-derivatives of any order are right, and nobody else needs to know that there are several ranks.
+derivatives of any order are right, and nobody else needs to know that there are several ranks. Where a rank holds a
+part of a parameter only, the pair is `joined` and its backward: all parts put together for use on own rows, and each
+rank's part of the sum over ranks.
 """
 
 from __future__ import annotations
@@ -80,6 +82,28 @@ class RankGroup:
         placed = torch.stack([rows if rank == self.rank else others for rank in range(self.size)], dim=1)
         return _Collect.apply(placed).flatten(0, 1)
 
+    def joined(self, part: Tensor) -> Tensor:
+        """The ranks' parts (n,) one after the other, (n · size,), for use on own rows; backward is `reduce_scatter`."""
+        return _Join.apply(part, self)
+
+    def gather(self, part: Tensor) -> Tensor:
+        """`joined`, without a derivative."""
+        whole = part.new_empty(self.size * part.numel())
+        with collective():
+            dist.all_gather_single(whole, part.contiguous())
+        return whole
+
+    def reduce_scatter(self, whole: Tensor) -> Tensor:
+        """This rank's part (n,) of the sum over ranks of (n · size,)."""
+        part = whole.new_empty(whole.numel() // self.size)
+        with collective():
+            dist.reduce_scatter_single(part, whole.contiguous())
+        return part
+
+    def total(self, value: Tensor) -> Tensor:
+        """The sum over ranks, the same bits on each, without a derivative."""
+        return value if self.size == 1 else _Collect.apply(value.detach())
+
 
 class _Spread(torch.autograd.Function):
     """The identity; backward sums over ranks."""
@@ -106,3 +130,29 @@ class _Collect(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         return _Spread.apply(gradient)
+
+
+class _Join(torch.autograd.Function):
+    """All ranks' parts; backward is a rank's part of the sum over ranks."""
+
+    @staticmethod
+    def forward(ctx: Any, part: Tensor, ranks: RankGroup) -> Tensor:
+        ctx.ranks = ranks
+        return ranks.gather(part)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return _SumPart.apply(gradient, ctx.ranks), None
+
+
+class _SumPart(torch.autograd.Function):
+    """A rank's part of the sum over ranks; backward is all ranks' parts."""
+
+    @staticmethod
+    def forward(ctx: Any, whole: Tensor, ranks: RankGroup) -> Tensor:
+        ctx.ranks = ranks
+        return ranks.reduce_scatter(whole)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return _Join.apply(gradient, ctx.ranks), None

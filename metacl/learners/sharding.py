@@ -5,7 +5,8 @@ the outer optimizer lives at the coordinator, so no engine ever steps. At ZeRO s
 whole frozen base; they differ in what they partition of the engine's own optimizer and gradients, which a frozen base
 does not have, and results are the same at each of them. At stage 3 the base itself is partitioned by `zero.Init`; the
 layers gather their weights by themselves (`metacl.learners.gathered`), since no hook of DeepSpeed's survives a second
-derivative.
+derivative. Where the whole model adapts, the parts that `zero.Init` made are the start, and what becomes of them in the
+inner loop are tensors of the same layout (`metacl.learners.adapting`).
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from transformers import AutoConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 
 from metacl.errors import ConfigError
+from metacl.learners.adapted import adapting_names
+from metacl.learners.adapting import ShardedModel
 from metacl.learners.engine import Engine
 from metacl.learners.gathered import SHARDED, Gathering, gather_in_layers
 from metacl.learners.precision import rounded_linears
@@ -137,7 +140,8 @@ class ShardedBase(Engine):
         with (
             _stdout_to_stderr(),
             _refused_options(),
-            deepspeed.zero.Init(config_dict_or_path=self._options.config(), dtype=torch.float32),
+            # Told float32 by `dtype`, it takes bfloat16 on CPUs, for buffers, too (rotary frequencies).
+            deepspeed.zero.Init(config_dict_or_path=self._options.config()),
             no_init_weights(),
         ):
             model = kind.from_config(config, attn_implementation=attention, dtype=torch.float32)
@@ -153,6 +157,19 @@ class ShardedBase(Engine):
                 parameter.all_gather()  # for good
         self.gathering = gather_in_layers(model, matrices)
         return model.to(device).eval()
+
+    def adapt_all(self, model: PreTrainedModel) -> ShardedModel:
+        """See `Engine.adapt_all`. Nothing of what adapts stays whole."""
+        parameters: dict[str, Any] = dict(model.named_parameters())
+        parts, shapes = {}, {}
+        for name in adapting_names(model):
+            parameter = parameters[name]
+            parameter.partition()
+            # Parts lie where meta-parameters do, in the machine's memory, and end with numbers of no parameter.
+            part = parameter.ds_tensor.data = parameter.ds_tensor.data.cpu()
+            part[max(0, parameter.ds_numel - self.ranks.rank * part.numel()) :] = 0
+            parts[name], shapes[name] = part, parameter.ds_shape
+        return ShardedModel(model, parts, shapes, self.ranks, self.gathering)
 
 
 @contextlib.contextmanager

@@ -121,7 +121,7 @@ class TextClassifier(TransformerLearner):
     def self_supervised_loss(self, params: Params, batch: Batch) -> Tensor:
         """Mean cross-entropy of masked tokens (Devlin et al. 2019, sec. 3.1, without its random replacements).
 
-        A sentence encoder has no head for it: scores are products with the frozen word embeddings. All layers run, for
+        A sentence encoder has no head for it: scores are products with the word embeddings. All layers run, for
         masked texts are not those whose lower layers were computed once. Raises `ConfigError` without a mask token.
         """
         mask_id = self.tokenizer.mask_token_id
@@ -141,7 +141,7 @@ class TextClassifier(TransformerLearner):
                 "row. Set learner.padding=groups, or objective.by=entropy."
             )
         bound = self.bound(params)
-        embeddings = self.adapted.model.get_input_embeddings().weight
+        embeddings = self.adapted.input_embeddings(bound)
         scores, tokens = [], []
         for group in batch.groups:
             ids = group.inputs["input_ids"]

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import PositiveInt
+from pydantic import PositiveInt, model_validator
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from metacl.errors import ConfigError
-from metacl.learners.adapter import AdaptedModel, AdapterConfig
+from metacl.learners.adapted import Adapted
+from metacl.learners.adapter import AdapterConfig
 from metacl.learners.base import Group, Learner, LearnerConfig, Params
 from metacl.learners.engine import Engine, element_count
 from metacl.learners.frozen_prefix import FrozenPrefix
 from metacl.learners.length_groups import length_groups
 from metacl.learners.loading import load_config_and_tokenizer
+from metacl.learners.partition import Partition
 from metacl.learners.pretrained import find_pretrained
 
 
@@ -28,6 +31,7 @@ class TransformerConfig(LearnerConfig):
     padding : to the longest in "groups" of similar length; or always to "max_length" (one shape); or hardly any, with
     texts "packed" into rows of max_length (few shapes, for compiled estimators; encoders that take positions).
     base_dtype : of the frozen matrices; "bfloat16" is faster where the machine has it, and a little less exact.
+    adapter : what adapts; null for every parameter of the model.
     attention : "eager" has the double backward that exact estimators need; "sdpa" does not.
     """
 
@@ -36,7 +40,21 @@ class TransformerConfig(LearnerConfig):
     padding: Literal["groups", "max_length", "packed"] = "groups"
     attention: Literal["eager", "sdpa"] = "eager"
     base_dtype: Literal["float32", "bfloat16"] = "float32"
-    adapter: AdapterConfig = AdapterConfig()
+    adapter: AdapterConfig | None = AdapterConfig()
+
+    @model_validator(mode="after")
+    def _something_is_frozen(self) -> TransformerConfig:
+        if self.adapter is None and self.base_dtype != "float32":
+            raise ValueError(
+                f"base_dtype: {self.base_dtype} is for frozen matrices, and with learner.adapter=null all adapt. "
+                f"Set learner.base_dtype=float32"
+            )
+        return self
+
+    @property
+    def adapts_whole_model(self) -> bool:
+        """Without an adapter."""
+        return self.adapter is None
 
     @property
     def few_shapes(self) -> bool:
@@ -54,7 +72,7 @@ class TransformerConfig(LearnerConfig):
 
 
 class TransformerLearner(Learner):
-    """A frozen transformer with an adapter, held by an engine.
+    """A transformer that is frozen but for an adapter, or not at all, held by an engine.
 
     Parameters
     ----------
@@ -77,9 +95,11 @@ class TransformerLearner(Learner):
                 f"learner.max_length: {config.max_length} tokens, but {config.model} has {limit} positions."
             )
         model = engine.load(kind, folder, config.attention, config.base_dtype, device)
-        self.base_parameters = element_count(model)
-        self.adapted: AdaptedModel = config.adapter.attach(model, seed)
+        adapter = config.adapter
+        self.adapted: Adapted = engine.adapt_all(model) if adapter is None else adapter.attach(model, seed)
+        self.base_parameters = element_count(self.adapted.model, set(self.adapted.module_names.values()))
         self.initial = self.adapted.initial()
+        self.partition = Partition(self.ranks, self.adapted.parts)
         self.adapted.model.to(device)
         held = dict(self.adapted.model.named_parameters())
         self.module: nn.Module = engine.hold(
@@ -92,6 +112,11 @@ class TransformerLearner(Learner):
     def peft_config(self) -> dict[str, Any]:
         """The adapter's config, naming the model as this config does."""
         return self.adapted.peft_config(self._options.model)
+
+    def save_architecture(self, folder: Path) -> None:
+        """config.json and the tokenizer."""
+        self.adapted.model.config.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
 
     def groups(self, tokens: Sequence[list[int]]) -> tuple[list[list[int]], list[Group], Tensor]:
         """This rank's part of B token sequences, padded by groups of similar length; the frozen layers have run.
@@ -129,8 +154,9 @@ class TransformerLearner(Learner):
             return Group(inputs, self._prefix.compute(self.module, inputs))
 
     def bound(self, params: Params) -> Params:
-        """The adapter's tensors under the module's names, for use on this rank's groups."""
-        return self.ranks.spread(self.adapted.bind(params))
+        """What adapts under the module's names, for use on this rank's groups."""
+        bound = self.adapted.bind(params)
+        return bound if self.adapted.parts else self.ranks.spread(bound)
 
     def forward(self, bound: Params, group: Group, **options: Any) -> Any:
         """The model's output for a group."""

@@ -35,6 +35,11 @@ class AnnealedOrder(MetaGradient):
         return self.then.sharding_stages
 
     @property
+    def takes_parts(self) -> bool:  # type: ignore[override]
+        """What the later estimator says; first order does."""
+        return self.then.takes_parts
+
+    @property
     def sees_path(self) -> bool:  # type: ignore[override]
         """As `then`."""
         return self.then.sees_path

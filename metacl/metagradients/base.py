@@ -17,6 +17,7 @@ from torch import Tensor
 
 from metacl.adaptation import InnerLoop, State
 from metacl.learners.base import Learner, Params
+from metacl.learners.partition import Partition
 from metacl.metagradients.along import asked_along
 from metacl.metagradients.traced import TracedProblem
 from metacl.registry import Component, Registry
@@ -47,6 +48,8 @@ class InnerProblem:
         What is asked on the way, of θ_0 … θ_{K−1}, and added to the query loss; None where nothing is.
     outer_step : int
         How far training is, for what is annealed.
+    partition : Partition
+        Which tensors of θ and φ are parts; lengths and inner products go by it.
     """
 
     meta: Params
@@ -59,6 +62,7 @@ class InnerProblem:
     ascending: frozenset[str] = frozenset()
     along: Callable[[Params, Params, int], Tensor | None] | None = None
     outer_step: int = 0
+    partition: Partition = field(default_factory=Partition)
     traced_from: tuple[object, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
@@ -71,7 +75,8 @@ class InnerProblem:
         """θ_{k+1} and s_{k+1} from θ_k, the support gradient there, s_k and θ_0."""
         names = list(theta)
         grads = direction(self, grads, theta, start)
-        return self.loop.optimizer.update(theta, grads, state, self.loop.rates(self.meta, names, step), step)
+        rates = self.partition.rates(self.loop.rates(self.meta, names, step))
+        return self.loop.optimizer.update(theta, grads, state, rates, step)
 
 
 @dataclass
@@ -114,6 +119,9 @@ class MetaGradient(Component):
     side_by_side : bool
         Whether g of a sum over tasks with parameters of their own is the tasks' own gradients: true where nothing is
         normalized or iterated over all tensors together. Default: no.
+    takes_parts : bool
+        Whether θ may lie in parts, one a rank: whatever is taken over all its numbers is taken by
+        `InnerProblem.partition`. Default: no.
     """
 
     order: ClassVar[int]
@@ -122,6 +130,7 @@ class MetaGradient(Component):
     sharding_stages: ClassVar[frozenset[int]]
     sees_path: ClassVar[bool] = True
     side_by_side: ClassVar[bool] = False
+    takes_parts: ClassVar[bool] = False
 
     @abstractmethod
     def estimate(self, problem: InnerProblem) -> MetaGradientResult:

@@ -11,7 +11,7 @@ with kinks are refused.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any, ClassVar
 
@@ -22,6 +22,7 @@ from torch.autograd.function import once_differentiable
 
 from metacl.errors import ConfigError
 from metacl.learners.base import Learner
+from metacl.learners.partition import Partition
 from metacl.metagradients.base import ESTIMATORS, InnerProblem, MetaGradient, MetaGradientResult, through_the_walk
 from metacl.metagradients.compiled import BoundFunction
 from metacl.metagradients.compiled_walk import CompiledWalk
@@ -45,6 +46,7 @@ class FiniteDifference(MetaGradient):
     exact: ClassVar[bool] = False
     needs_double_backward: ClassVar[bool] = False
     sharding_stages: ClassVar[frozenset[int]] = frozenset({0, 1, 2, 3})
+    takes_parts: ClassVar[bool] = True
 
     epsilon: Annotated[float, Field(gt=0, le=0.1)] = 1e-3
     central: bool = True
@@ -68,7 +70,7 @@ class FiniteDifference(MetaGradient):
         def apply(loss_of: TensorLoss, names: list[str], step: int, tensors: list[Tensor]) -> tuple[Tensor, ...]:
             piece = walk and walk.gradient(tensors)
             gradients = partial(_compiled_gradients, piece) if piece else partial(_gradients, loss_of)
-            return _DifferencedGradient.apply(gradients, len(names), self.epsilon, self.central, *tensors)
+            return _DifferencedGradient.apply(gradients, names, problem.partition, self.epsilon, self.central, *tensors)
 
         return through_the_walk(walk.problem if walk else problem, inner_gradient(problem, apply))
 
@@ -96,9 +98,17 @@ class _DifferencedGradient(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, gradients: Gradients, inner: int, epsilon: float, central: bool, *tensors: Tensor
+        ctx: Any,
+        gradients: Gradients,
+        names: list[str],
+        partition: Partition,
+        epsilon: float,
+        central: bool,
+        *tensors: Tensor,
     ) -> tuple[Tensor, ...]:
-        ctx.gradients, ctx.inner, ctx.epsilon, ctx.central = gradients, inner, epsilon, central
+        inner = len(names)
+        ctx.gradients, ctx.names, ctx.partition = gradients, names, partition
+        ctx.epsilon, ctx.central = epsilon, central
         # A one-sided difference starts from this very gradient, so it is wanted in φ, too.
         loss, grads = gradients(list(tensors), len(tensors) if not central else inner)
         ctx.save_for_backward(*tensors, *([] if central else grads))
@@ -111,12 +121,12 @@ class _DifferencedGradient(torch.autograd.Function):
     def backward(ctx: Any, _loss: Tensor, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
         count = len(ctx.saved_tensors) // (1 if ctx.central else 2)
         tensors, here = ctx.saved_tensors[:count], list(ctx.saved_tensors[count:])
-        theta, phi = tensors[: ctx.inner], tensors[ctx.inner :]
-        size = _norm(cotangents)
+        theta, phi = tensors[: len(ctx.names)], tensors[len(ctx.names) :]
+        size = ctx.partition.norm(zip(ctx.names, cotangents, strict=True))
         if size == 0.0:
-            return (None,) * (4 + count)
+            return (None,) * (5 + count)
         # A start of zeros (a new head) has no length to be relative to.
-        distance = ctx.epsilon * (_norm(theta) or 1.0) / size
+        distance = ctx.epsilon * (ctx.partition.norm(zip(ctx.names, theta, strict=True)) or 1.0) / size
 
         def gradients_at(signed: float) -> list[Tensor | None]:
             moved = [tensor + signed * u for tensor, u in zip(theta, cotangents, strict=True)]
@@ -127,7 +137,7 @@ class _DifferencedGradient(torch.autograd.Function):
         behind, width = (gradients_at(-distance), 2 * distance) if ctx.central else (here, distance)
         pairs = zip(ahead, behind, strict=True)
         products = (None if a is None or b is None else (a - b) / width for a, b in pairs)
-        return (None, None, None, None, *products)
+        return (None, None, None, None, None, *products)
 
 
 def _gradients(loss_of: TensorLoss, tensors: list[Tensor], wanted: int) -> tuple[Tensor, list[Tensor | None]]:
@@ -145,8 +155,3 @@ def _compiled_gradients(
     """L and its gradients in the first `wanted` tensors, zeros where there is no dependence."""
     loss, *grads = piece.outputs(tensors)
     return loss, list(grads[:wanted])
-
-
-def _norm(tensors: Sequence[Tensor]) -> float:
-    """Euclidean length of all tensors as one vector."""
-    return float(torch.stack([tensor.detach().double().square().sum() for tensor in tensors]).sum().sqrt())

@@ -25,6 +25,7 @@ class FirstOrder(MetaGradient):
     exact: ClassVar[bool] = False
     needs_double_backward: ClassVar[bool] = False
     sharding_stages: ClassVar[frozenset[int]] = frozenset({0, 1, 2, 3})
+    takes_parts: ClassVar[bool] = True
     side_by_side: ClassVar[bool] = True
 
     def estimate(self, problem: InnerProblem) -> MetaGradientResult:

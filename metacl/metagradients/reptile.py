@@ -29,6 +29,7 @@ class Reptile(MetaGradient):
     exact: ClassVar[bool] = False
     needs_double_backward: ClassVar[bool] = False
     sharding_stages: ClassVar[frozenset[int]] = frozenset({0, 1, 2, 3})
+    takes_parts: ClassVar[bool] = True
     side_by_side: ClassVar[bool] = True
     sees_path: ClassVar[bool] = False
 

@@ -38,6 +38,7 @@ class Reverse(MetaGradient):
     exact: ClassVar[bool] = True
     needs_double_backward: ClassVar[bool] = True
     sharding_stages: ClassVar[frozenset[int]] = frozenset({0, 1, 2, 3})
+    takes_parts: ClassVar[bool] = True
     side_by_side: ClassVar[bool] = True
 
     allowance: Literal["one", "all"] | PositiveInt = "one"

@@ -121,6 +121,7 @@ class MetaObjective(Component):
             data=task.tensors(),
             along=along,
             outer_step=0 if task.address is None else task.address.step,
+            partition=learner.partition,
         )
 
     def _traced(self, learner: Learner, meta: Params, task: Task) -> TracedProblem:

@@ -73,6 +73,15 @@ def test_the_same_bits_again_and_offloaded(pair, models):
         assert all(torch.equal(once[name], other[name]) for name in once)
 
 
+def test_buffers_are_those_of_the_whole_base(pair, models):
+    """Rotary frequencies: DeepSpeed makes them in bfloat16 on CPUs where it is told a type."""
+    config = learner_config(models, "llama")
+    found = pair.call(lambda rank: dict(config.build(0, engine=rank.engine(3)).module.named_buffers()))[0]
+    whole = dict(config.build(0).module.named_buffers())
+    assert whole and found.keys() == whole.keys()
+    assert all(torch.equal(found[name], buffer) for name, buffer in whole.items())
+
+
 def test_ia3(pair, models):
     config = learner_config(models, "llama")
     config = config.model_copy(update={"adapter": AdapterConfig(kind="ia3", targets=("k_proj", "v_proj", "down_proj"))})
