@@ -104,6 +104,8 @@ class Workers(Component):
     that are packed so (SPREAD: on the nodes in turn; PACK: wherever Ray likes).
     zero_stage : DeepSpeed ZeRO stage; at 3 the frozen base lies in shards, one a rank. offload : where it then lies:
     on the ranks' devices ("none"), in the machine's memory ("cpu") or in files under nvme_path ("nvme").
+    gradient_shards : processes among which the gradients are cut by coordinates to be combined; 1: the coordinator does
+    it. Pays from some millions of parameters on; changes no bit.
     deepspeed : a DeepSpeed config for the rest; matrices up to its stage3_param_persistence_threshold stay whole.
     """
 
@@ -124,6 +126,7 @@ class Workers(Component):
     zero_stage: Literal[0, 1, 2, 3] = 0
     offload: Literal["none", "cpu", "nvme"] = "none"
     nvme_path: str | None = None
+    gradient_shards: PositiveInt = 1
     deepspeed: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="before")
@@ -154,7 +157,8 @@ class Workers(Component):
 
     @model_validator(mode="after")
     def _one_process_is_one_group(self) -> Workers:
-        for key, count in (("groups", self.groups), ("ranks_per_group", self.ranks_per_group)):
+        for key in ("groups", "ranks_per_group", "gradient_shards"):
+            count = getattr(self, key)
             if self.executor == "local" and count > 1:
                 raise ValueError(
                     f"workers.{key}: {count}, but the local executor is one process. "
@@ -192,22 +196,24 @@ class Checkpoints(Component):
     keep: PositiveInt = 2
 
 
-NEEDS_GROUPS = ("kill_rank", "kill_node", "hang")
+NEEDS_GROUPS = ("kill_rank", "kill_node", "kill_shard", "hang")
 """Faults that would end or stop this process, were it the worker."""
 
 
 class Fault(Component):
     """Something that goes wrong, once: a drill for your own cluster, by the switch that metacl's tests use.
 
-    kind : "kill_rank", "kill_node" (the Ray node of the task's group), "hang", "slow", "non_finite" and "corrupt_reply"
-    strike when task `index` of outer step `step` (from 0, as in its address) is computed first, and "sigterm" stops the
-    driver when it hands that task out. "corrupt_checkpoint" and "disk_full" strike the first checkpoint that is
-    written after that step. seconds : how long "slow" takes.
+    kind : "kill_rank", "kill_node" (the Ray node of the task's group), "kill_shard" (the first of those that combine
+    gradients, as the task's is sent), "hang", "slow", "non_finite" and "corrupt_reply" strike when task `index` of
+    outer step `step` (from 0, as in its address) is computed first, and "sigterm" stops the driver when it hands that
+    task out. "corrupt_checkpoint" and "disk_full" strike the first checkpoint that is written after that step.
+    seconds : how long "slow" takes.
     """
 
     kind: Literal[
         "kill_rank",
         "kill_node",
+        "kill_shard",
         "hang",
         "slow",
         "non_finite",
@@ -264,6 +270,8 @@ class RunConfig(Component):
         for position, fault in enumerate(self.faults):
             if fault.kind in NEEDS_GROUPS and self.workers.executor == "local":
                 raise ValueError(f"faults.{position}: {fault.kind} needs worker groups. Set workers.executor=ray")
+            if fault.kind == "kill_shard" and self.workers.gradient_shards == 1:
+                raise ValueError(f"faults.{position}: kill_shard needs shards. Set workers.gradient_shards=2 or more")
         return self
 
     @model_validator(mode="before")
@@ -287,6 +295,12 @@ class RunConfig(Component):
             raise ValueError(
                 f"evaluation.shape.ways: {self.evaluation.shape.ways}, but {self.objective.registered_name} learns a "
                 f"head for episodes.ways = {self.episodes.ways}. Make them equal, or set objective=proto_maml"
+            )
+        if self.workers.gradient_shards > 1 and not self.outer.aggregator.by_coordinates:
+            raise ValueError(
+                f"workers.gradient_shards: {self.workers.gradient_shards}, but aggregator "
+                f"{self.outer.aggregator.registered_name!r} looks at whole gradients. "
+                f"Set workers.gradient_shards=1, or outer.aggregator=mean"
             )
         if self.objective.asks_along and not self.estimator.sees_path:
             raise ValueError(

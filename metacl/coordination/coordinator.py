@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import torch
 
 from metacl.config import RunConfig
 from metacl.coordination.checkpoint import Checkpoint, load_checkpoint, newest_checkpoint, save_checkpoint
@@ -191,8 +190,8 @@ class _Run:
 
     def take_step(self, found: MetaGradient) -> None:
         """Move the parameters, write the metrics, save if it is time."""
-        norm = self._outer.step(self._layout.unflatten(found.gradient.astype(np.float32)), self.step)
-        if not all(bool(torch.isfinite(parameter).all()) for parameter in self._outer.meta.values()):
+        norm = self._outer.step(self._layout.unflatten(found.gradient), self.step)
+        if not all(np.isfinite(parameter.detach().numpy()).all() for parameter in self._outer.meta.values()):
             raise TrainingError(
                 f"outer step {self.step}: the meta-parameters are not finite. Lower outer.learning_rate."
             )

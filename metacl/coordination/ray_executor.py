@@ -16,8 +16,10 @@ from ray.exceptions import RayError, RayTaskError, TaskCancelledError
 from metacl.config import RunConfig
 from metacl.coordination.executor import LeftOut, Notify, give_up
 from metacl.coordination.flat import Flat
+from metacl.coordination.gathering import Gathering, InProcess
 from metacl.coordination.interrupt import held
 from metacl.coordination.ray_fleet import POLL_S, Fleet, error_of_ours, essence, is_loss
+from metacl.coordination.ray_shards import Sharded
 from metacl.coordination.scheduler import Scheduler, Ticket
 from metacl.coordination.worker import Done, Parameters, Reply, ReplyDamaged, TaskFailed, Work
 from metacl.errors import ResourceError
@@ -38,6 +40,7 @@ class RayExecutor:
         self._fleet = Fleet(config, notify)
         self._scheduler = Scheduler(config.workers.stragglers)
         self.waited_s = 0.0
+        self._sent: tuple[Parameters, Any] | None = None
         self._running: dict[Any, Ticket] = {}  # of earlier calls too: a straggler keeps its group busy
 
     def start(self) -> None:
@@ -48,9 +51,7 @@ class RayExecutor:
         self, work: Work[R], addresses: Sequence[TaskAddress], meta: Flat, left_out: LeftOut | None = None
     ) -> Iterator[Done[R]]:
         """Results as groups finish them. Raises `ResourceError` if too few groups are left, or a task kills them."""
-        parameters = Parameters.of(meta)
-        with held():
-            shared = ray.put(parameters)
+        parameters, shared = self._broadcast(meta)
         enough = 1.0 if left_out is None else self._config.outer.minimum_completion
         self._scheduler.begin(addresses, enough, work.kind)
         try:
@@ -70,10 +71,25 @@ class RayExecutor:
                 if ticket.group in self._fleet.ready:
                     self._fleet.ready[ticket.group].cancel(reference)
 
+    def gathering(self, meta: Flat) -> Gathering:
+        """With the shards, if there are several."""
+        if not self._fleet.shards.actors:
+            return InProcess(self._config.outer.aggregator)
+        parameters, _ = self._broadcast(meta)
+        return Sharded(self._fleet.shards, parameters.version, meta.size)
+
     def close(self) -> None:
         """Stop the groups, give the places back, leave Ray unless it was there before."""
-        self._running = {}
+        self._running, self._sent = {}, None
         self._fleet.close()
+
+    def _broadcast(self, meta: Flat) -> tuple[Parameters, Any]:
+        """The parameters and the reference that workers get: the same for all calls of a step."""
+        if self._sent is None or self._sent[0].flat is not meta:
+            parameters = Parameters.of(meta)
+            with held():
+                self._sent = parameters, ray.put(parameters)
+        return self._sent
 
     def _hand_out(self, work: Work[Any], shared: Any) -> None:
         for number in self._fleet.ready:

@@ -10,17 +10,17 @@ import time
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
-from metacl.aggregation import Contribution
 from metacl.config import RunConfig
 from metacl.coordination.executor import Executor
 from metacl.coordination.flat import Flat
+from metacl.coordination.gathering import GradientsLost
 from metacl.coordination.together import map_together
 from metacl.coordination.worker import TaskResult, Work
-from metacl.errors import TrainingError
+from metacl.errors import ResourceError, TrainingError
 from metacl.tasks import TaskAddress
+
+LOSSES = 3
+"""A step whose gradients are lost this often, one time after the other, ends the run."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class TaskLosses:
 class MetaGradient:
     """A step's combined meta-gradient (P,), its tasks' losses in address order, and the tasks left out, with why."""
 
-    gradient: NDArray[np.float64]
+    gradient: Flat
     losses: list[TaskLosses]
     left_out: dict[TaskAddress, str]
 
@@ -120,13 +120,29 @@ def compute_step(
     ------
     StepFailed
         Fewer than ``outer.minimum_completion`` of the tasks have a usable result.
+    ResourceError
+        Gradients were lost `LOSSES` times.
     """
+    for _ in range(LOSSES):
+        try:
+            return _compute_once(config, step, meta, work, executor, progress)
+        except GradientsLost as lost:
+            progress.note(f"outer step {step} is computed again: {lost}")
+    raise ResourceError(
+        f"outer step {step}: its gradients were lost {LOSSES} times, one after the other. If memory is short, raise "
+        f"workers.gradient_shards or outer.accumulate. The same command continues from the last finished step."
+    )
+
+
+def _compute_once(
+    config: RunConfig, step: int, meta: Flat, work: Work[TaskResult], executor: Executor, progress: Progress
+) -> MetaGradient:
     outer = config.outer
     count = outer.tasks_per_step * outer.accumulate
     addresses = [TaskAddress("train", config.seed, step, index) for index in range(count)]
     losses: list[TaskLosses] = []
     left_out: dict[TaskAddress, str] = {}
-    parts: list[tuple[int, NDArray[np.float64]]] = []
+    gathering = executor.gathering(meta)
 
     def leave_out(address: TaskAddress, reason: str) -> None:
         left_out[address] = reason
@@ -148,10 +164,9 @@ def compute_step(
                     f"result is on disk for other workers and runs"
                 )
             progress.task_done(step, len(losses) + len(valid), count)
-        ordered = [Contribution(a, valid[a].gradient, valid[a].examples) for a in sorted(valid)]
         losses += [_losses(valid[address]) for address in sorted(valid)]
-        if ordered:
-            parts.append((len(ordered), outer.aggregator.combine(ordered)))
+        if valid:
+            gathering.combine(valid)
     if len(losses) < max(1, math.ceil(outer.minimum_completion * count)):
         first = min(left_out)
         raise StepFailed(
@@ -159,10 +174,7 @@ def compute_step(
             f"outer.minimum_completion is {outer.minimum_completion:g}. The first, task {first}: {left_out[first]}.",
             left_out,
         )
-    combined = parts[0][1] * (parts[0][0] / len(losses))
-    for tasks, part in parts[1:]:
-        combined += part * (tasks / len(losses))
-    return MetaGradient(combined, losses, left_out)
+    return MetaGradient(gathering.result(), losses, left_out)
 
 
 def _losses(result: TaskResult) -> TaskLosses:
