@@ -45,6 +45,16 @@ class HeldOut(Component):
     patience: PositiveInt | None = None
 
 
+class Asynchronous(Component):
+    """Outer steps that do not wait for every task: what is trained then depends on timing.
+
+    staleness : the most outer steps that may be taken while a task is computed; if there were more, its gradient is
+    refused and it is computed again.
+    """
+
+    staleness: PositiveInt = 1
+
+
 class OuterLoop(Component):
     """How the meta-parameters move: T tasks a step, one optimizer step on their combined meta-gradient.
 
@@ -56,6 +66,7 @@ class OuterLoop(Component):
     accumulate : a step has tasks_per_step × accumulate tasks, in so many portions; the coordinator holds the gradients
     of one portion at a time, combines each by itself, and averages them.
     minimum_completion : the part of a step's tasks that must have a usable meta-gradient for the step to be taken.
+    asynchronous : null (the default): a step is of its own tasks, and the same whoever computes them.
     """
 
     steps: PositiveInt = 100
@@ -71,6 +82,7 @@ class OuterLoop(Component):
     minimum_completion: Annotated[float, Field(gt=0, le=1)] = 0.5
     aggregator: Annotated[Aggregator, chosen_from(AGGREGATORS)] = AGGREGATORS.build({"name": "mean"})
     held_out: HeldOut | None = None
+    asynchronous: Asynchronous | None = None
 
 
 class Stragglers(Component):
@@ -333,6 +345,7 @@ class RunConfig(Component):
                 "workers.ranks_per_group=1 and workers.zero_stage=0"
             )
         self._check_tasks_per_forward()
+        self._check_asynchronous()
         stage, possible = self.workers.zero_stage, sorted(self.estimator.sharding_stages)
         if self.workers.executor == "ray" and stage not in possible:
             raise ValueError(
@@ -361,6 +374,21 @@ class RunConfig(Component):
                     f"workers.tasks_per_forward: {self.workers.tasks_per_forward}, but {reason}, or "
                     f"workers.tasks_per_forward=1"
                 )
+
+    def _check_asynchronous(self) -> None:
+        if self.outer.asynchronous is None:
+            return
+        reasons = (
+            (self.workers.executor == "local", "one process has nobody to wait for. Set workers.executor=ray"),
+            (self.outer.accumulate > 1, "a step is of any tasks. Set outer.tasks_per_step higher and accumulate=1"),
+            (self.outer.held_out is not None, "measuring makes all groups wait. Set outer.held_out=null"),
+            (self.workers.gradient_shards > 1, "a shard holds one step. Set workers.gradient_shards=1"),
+            (self.workers.tasks_per_forward > 1, "tasks come one by one. Set workers.tasks_per_forward=1"),
+            (self.workers.stragglers.policy == "drop", "nothing waits for stragglers. Set stragglers.policy=wait"),
+        )
+        for holds, reason in reasons:
+            if holds:
+                raise ValueError(f"outer.asynchronous: {reason}, or outer.asynchronous=null")
 
     @property
     def folder(self) -> Path:

@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 
 from metacl.config import RunConfig
+from metacl.coordination.asynchronous import asynchronous_steps
 from metacl.coordination.checkpoint import Checkpoint, load_checkpoint, newest_checkpoint, save_checkpoint
 from metacl.coordination.executor import Executor, Notify
 from metacl.coordination.failed_tasks import record_failed
@@ -154,6 +155,7 @@ class _Run:
         if config.estimator.wants_few_shapes:
             progress.note("the first task of each new shape compiles first, for up to a minute or two")
         self._clock = StepClock(executor)
+        self._asynchronous = asynchronous_steps(config, executor, progress, self.step)
 
     @property
     def finished(self) -> bool:
@@ -180,7 +182,10 @@ class _Run:
         """The meta-gradient of the next step. Changes nothing but what is on record of failed tasks."""
         work = self._faults.strike(MetaGradientWork())
         try:
-            found = compute_step(self._config, self.step, self._meta(), work, self._executor, self._progress)
+            if self._asynchronous is not None:
+                found = self._asynchronous.compute_step(self.step, self._meta(), work)
+            else:
+                found = compute_step(self._config, self.step, self._meta(), work, self._executor, self._progress)
         except StepFailed as error:
             record_failed(self.folder.failed, self.step, self._outer.meta, error.left_out)
             raise

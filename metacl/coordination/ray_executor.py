@@ -7,8 +7,8 @@ answers counts, is the scheduler's business; which groups there are, the fleet's
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import ray
 from ray.exceptions import RayError, RayTaskError, TaskCancelledError
@@ -31,6 +31,13 @@ LOSSES = 3
 """A task whose groups are lost this often, one after the other, is what kills them: the run stops and names it."""
 
 
+class _Out(NamedTuple):
+    """What a group holds, and the version of the parameters that went with it."""
+
+    ticket: Ticket
+    version: str
+
+
 class RayExecutor:
     """Spreads work over worker groups; loses none of it."""
 
@@ -41,7 +48,7 @@ class RayExecutor:
         self._scheduler = Scheduler(config.workers.stragglers)
         self.waited_s = 0.0
         self._sent: tuple[Parameters, Any] | None = None
-        self._running: dict[Any, Ticket] = {}  # of earlier calls too: a straggler keeps its group busy
+        self._running: dict[Any, _Out] = {}  # of earlier calls too: a straggler keeps its group busy
 
     def start(self) -> None:
         """Connect, reserve the groups' places, start the ranks, load the model in each."""
@@ -56,20 +63,54 @@ class RayExecutor:
         self._scheduler.begin(addresses, enough, work.kind)
         try:
             while not self._scheduler.done:
-                with held():
-                    self._hand_out(work, shared)
-                    finished = self._wait()
-                for reference in finished:
-                    with held():
-                        done = self._take(reference, work, parameters, left_out)
-                    if done is not None:
-                        yield done
-                with held():
-                    self._watch(left_out)
+                yield from self._turn(work, parameters, shared, left_out)
         finally:
-            for reference, ticket in self._running.items():  # what has not begun is not worth beginning
-                if ticket.group in self._fleet.ready:
-                    self._fleet.ready[ticket.group].cancel(reference)
+            self._cancel_the_rest()
+
+    def stream(
+        self,
+        work: Work[R],
+        addresses: Iterator[TaskAddress],
+        meta: Callable[[], Flat],
+        staleness: int,
+        left_out: LeftOut,
+    ) -> Iterator[Done[R]]:
+        """See `metacl.coordination.asynchronous.Streaming`."""
+        parameters, shared = self._broadcast(meta())
+        self._scheduler.begin([], 1.0, work.kind, staleness)
+        try:
+            while True:
+                if meta() is not parameters.flat:
+                    parameters, shared = self._broadcast(meta())
+                    again = self._scheduler.renew()
+                    if again:
+                        self._notify(f"computing {len(again)} task(s) again, at newer parameters")
+                self._join()
+                self._scheduler.extend(addresses)
+                yield from self._turn(work, parameters, shared, left_out)
+        finally:
+            self._cancel_the_rest()
+
+    def _turn(
+        self, work: Work[R], parameters: Parameters, shared: Any, left_out: LeftOut | None
+    ) -> Iterator[Done[R]]:
+        """Give groups what to do, wait for answers, look at them."""
+        with held():
+            self._hand_out(work, parameters, shared)
+            finished = self._wait()
+        for reference in finished:
+            with held():
+                done = self._take(reference, work, parameters, left_out)
+            if done is not None:
+                yield done
+        with held():
+            self._watch(left_out)
+
+    def _cancel_the_rest(self) -> None:
+        """What has not begun is not worth beginning."""
+        for reference, out in self._running.items():
+            if out.ticket.group in self._fleet.ready:
+                self._fleet.ready[out.ticket.group].cancel(reference)
 
     def gathering(self, meta: Flat) -> Gathering:
         """With the shards, if there are several."""
@@ -91,14 +132,17 @@ class RayExecutor:
                 self._sent = parameters, ray.put(parameters)
         return self._sent
 
-    def _hand_out(self, work: Work[Any], shared: Any) -> None:
+    def _join(self) -> None:
         for number in self._fleet.ready:
             if number not in self._scheduler.groups:
                 self._scheduler.join(number)
+
+    def _hand_out(self, work: Work[Any], parameters: Parameters, shared: Any) -> None:
+        self._join()
         for ticket in self._scheduler.hand_out():
             sent = work.handed_out(ticket.address)
             reference = self._fleet.ready[ticket.group].submit(sent, ticket.address, shared)
-            self._running[reference] = ticket
+            self._running[reference] = _Out(ticket, parameters.version)
 
     def _wait(self) -> list[Any]:
         """References to replies that are there; groups that are coming up are helped on meanwhile."""
@@ -116,15 +160,16 @@ class RayExecutor:
         self, reference: Any, work: Work[R], parameters: Parameters, left_out: LeftOut | None
     ) -> Done[R] | None:
         """The result, if it is sound and the first for its address."""
-        ticket = self._running.pop(reference, None)
-        if ticket is None:  # its group was lost a moment ago, with another reply
+        out = self._running.pop(reference, None)
+        if out is None:  # its group was lost a moment ago, with another reply
             return None
+        ticket = out.ticket
         try:
             reply: Reply[R] = ray.get(reference)
             if not self._scheduler.wants(ticket):  # late, a duplicate, or for parameters that are no longer
                 self._scheduler.accept(ticket)
                 return None
-            if reply.version != parameters.version:
+            if reply.version != out.version:
                 raise ReplyDamaged("it is for other parameters than were sent")
             work.check(reply.result, parameters.flat)
         except TaskCancelledError:
@@ -141,7 +186,7 @@ class RayExecutor:
         else:
             self._scheduler.accept(ticket)
             self._fleet.worked(ticket.group)
-            return Done(ticket.address, reply.result)
+            return Done(ticket.address, reply.result, self._scheduler.staleness(ticket))
         return None
 
     def _refuse(self, ticket: Ticket, error: TaskFailed | ReplyDamaged, left_out: LeftOut | None) -> None:
@@ -156,8 +201,8 @@ class RayExecutor:
 
     def _lose(self, group: int, why: str) -> None:
         """A group is dead, or hangs: its tasks go to others."""
-        computed = [ticket.address for ticket in self._running.values() if ticket.group == group]
-        self._running = {reference: ticket for reference, ticket in self._running.items() if ticket.group != group}
+        computed = [out.ticket.address for out in self._running.values() if out.ticket.group == group]
+        self._running = {reference: out for reference, out in self._running.items() if out.ticket.group != group}
         again = self._scheduler.leave(group)
         self._fleet.lost(group, why)
         if again:

@@ -31,6 +31,7 @@ class StepMetrics:
     left_out : tasks that have no part in the step, because their result was not usable or came too late.
     estimator_error : relative distance from the exact meta-gradient, the mean over the step's monitored tasks.
     held_out_loss : query loss on the held-out tasks before the step, where it was measured.
+    staleness : outer steps taken since its tasks were handed out, the mean; None in synchronous steps.
     """
 
     step: int
@@ -44,6 +45,7 @@ class StepMetrics:
     left_out: int = 0
     estimator_error: float | None = None
     held_out_loss: float | None = None
+    staleness: float | None = None
 
 
 class Progress(Protocol):
@@ -85,14 +87,23 @@ class TaskLosses:
     support: tuple[float, ...]
     estimator_error: float | None
 
+    @classmethod
+    def of(cls, result: TaskResult) -> TaskLosses:
+        """Of this result."""
+        return cls(result.query_loss, result.support_losses, result.estimator_error)
+
 
 @dataclass(frozen=True)
 class MetaGradient:
-    """A step's combined meta-gradient (P,), its tasks' losses in address order, and the tasks left out, with why."""
+    """A step's combined meta-gradient (P,), its tasks' losses in address order, and the tasks left out, with why.
+
+    staleness : the mean of the outer steps taken since the tasks were handed out; None in synchronous steps.
+    """
 
     gradient: Flat
     losses: list[TaskLosses]
     left_out: dict[TaskAddress, str]
+    staleness: float | None = None
 
 
 class StepFailed(TrainingError):
@@ -164,7 +175,7 @@ def _compute_once(
                     f"result is on disk for other workers and runs"
                 )
             progress.task_done(step, len(losses) + len(valid), count)
-        losses += [_losses(valid[address]) for address in sorted(valid)]
+        losses += [TaskLosses.of(valid[address]) for address in sorted(valid)]
         if valid:
             gathering.combine(valid)
     if len(losses) < max(1, math.ceil(outer.minimum_completion * count)):
@@ -175,10 +186,6 @@ def _compute_once(
             left_out,
         )
     return MetaGradient(gathering.result(), losses, left_out)
-
-
-def _losses(result: TaskResult) -> TaskLosses:
-    return TaskLosses(result.query_loss, result.support_losses, result.estimator_error)
 
 
 def step_metrics(
@@ -200,6 +207,7 @@ def step_metrics(
         left_out=len(found.left_out),
         estimator_error=mean(errors) if errors else None,
         held_out_loss=held_out_loss,
+        staleness=found.staleness,
     )
 
 

@@ -112,10 +112,11 @@ class Reply(Generic[R]):
 
 @dataclass(frozen=True)
 class Done(Generic[R]):
-    """A finished piece of work."""
+    """A finished piece of work. `staleness`: outer steps taken since it was handed out, where they need not wait."""
 
     address: TaskAddress
     result: R
+    staleness: int = 0
 
 
 @dataclass(frozen=True)
