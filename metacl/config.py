@@ -45,6 +45,16 @@ class HeldOut(Component):
     patience: PositiveInt | None = None
 
 
+class Asynchronous(Component):
+    """Outer steps that do not wait for every task: what is trained then depends on timing.
+
+    staleness : the most outer steps that may be taken while a task is computed; if there were more, its gradient is
+    refused and it is computed again.
+    """
+
+    staleness: PositiveInt = 1
+
+
 class OuterLoop(Component):
     """How the meta-parameters move: T tasks a step, one optimizer step on their combined meta-gradient.
 
@@ -56,6 +66,7 @@ class OuterLoop(Component):
     accumulate : a step has tasks_per_step × accumulate tasks, in so many portions; the coordinator holds the gradients
     of one portion at a time, combines each by itself, and averages them.
     minimum_completion : the part of a step's tasks that must have a usable meta-gradient for the step to be taken.
+    asynchronous : null (the default): a step is of its own tasks, and the same whoever computes them.
     """
 
     steps: PositiveInt = 100
@@ -71,6 +82,7 @@ class OuterLoop(Component):
     minimum_completion: Annotated[float, Field(gt=0, le=1)] = 0.5
     aggregator: Annotated[Aggregator, chosen_from(AGGREGATORS)] = AGGREGATORS.build({"name": "mean"})
     held_out: HeldOut | None = None
+    asynchronous: Asynchronous | None = None
 
 
 class Stragglers(Component):
@@ -104,6 +116,8 @@ class Workers(Component):
     that are packed so (SPREAD: on the nodes in turn; PACK: wherever Ray likes).
     zero_stage : DeepSpeed ZeRO stage; at 3 the frozen base lies in shards, one a rank. offload : where it then lies:
     on the ranks' devices ("none"), in the machine's memory ("cpu") or in files under nvme_path ("nvme").
+    gradient_shards : processes among which the gradients are cut by coordinates to be combined; 1: the coordinator does
+    it. Pays from some millions of parameters on; changes no bit.
     deepspeed : a DeepSpeed config for the rest; matrices up to its stage3_param_persistence_threshold stay whole.
     """
 
@@ -124,6 +138,7 @@ class Workers(Component):
     zero_stage: Literal[0, 1, 2, 3] = 0
     offload: Literal["none", "cpu", "nvme"] = "none"
     nvme_path: str | None = None
+    gradient_shards: PositiveInt = 1
     deepspeed: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="before")
@@ -154,7 +169,8 @@ class Workers(Component):
 
     @model_validator(mode="after")
     def _one_process_is_one_group(self) -> Workers:
-        for key, count in (("groups", self.groups), ("ranks_per_group", self.ranks_per_group)):
+        for key in ("groups", "ranks_per_group", "gradient_shards"):
+            count = getattr(self, key)
             if self.executor == "local" and count > 1:
                 raise ValueError(
                     f"workers.{key}: {count}, but the local executor is one process. "
@@ -196,22 +212,24 @@ class Checkpoints(Component):
     keep: PositiveInt = 2
 
 
-NEEDS_GROUPS = ("kill_rank", "kill_node", "hang")
+NEEDS_GROUPS = ("kill_rank", "kill_node", "kill_shard", "hang")
 """Faults that would end or stop this process, were it the worker."""
 
 
 class Fault(Component):
     """Something that goes wrong, once: a drill for your own cluster, by the switch that metacl's tests use.
 
-    kind : "kill_rank", "kill_node" (the Ray node of the task's group), "hang", "slow", "non_finite" and "corrupt_reply"
-    strike when task `index` of outer step `step` (from 0, as in its address) is computed first, and "sigterm" stops the
-    driver when it hands that task out. "corrupt_checkpoint" and "disk_full" strike the first checkpoint that is
-    written after that step. seconds : how long "slow" takes.
+    kind : "kill_rank", "kill_node" (the Ray node of the task's group), "kill_shard" (the first of those that combine
+    gradients, as the task's is sent), "hang", "slow", "non_finite" and "corrupt_reply" strike when task `index` of
+    outer step `step` (from 0, as in its address) is computed first, and "sigterm" stops the driver when it hands that
+    task out. "corrupt_checkpoint" and "disk_full" strike the first checkpoint that is written after that step.
+    seconds : how long "slow" takes.
     """
 
     kind: Literal[
         "kill_rank",
         "kill_node",
+        "kill_shard",
         "hang",
         "slow",
         "non_finite",
@@ -268,6 +286,8 @@ class RunConfig(Component):
         for position, fault in enumerate(self.faults):
             if fault.kind in NEEDS_GROUPS and self.workers.executor == "local":
                 raise ValueError(f"faults.{position}: {fault.kind} needs worker groups. Set workers.executor=ray")
+            if fault.kind == "kill_shard" and self.workers.gradient_shards == 1:
+                raise ValueError(f"faults.{position}: kill_shard needs shards. Set workers.gradient_shards=2 or more")
         return self
 
     @model_validator(mode="before")
@@ -291,6 +311,12 @@ class RunConfig(Component):
             raise ValueError(
                 f"evaluation.shape.ways: {self.evaluation.shape.ways}, but {self.objective.registered_name} learns a "
                 f"head for episodes.ways = {self.episodes.ways}. Make them equal, or set objective=proto_maml"
+            )
+        if self.workers.gradient_shards > 1 and not self.outer.aggregator.by_coordinates:
+            raise ValueError(
+                f"workers.gradient_shards: {self.workers.gradient_shards}, but aggregator "
+                f"{self.outer.aggregator.registered_name!r} looks at whole gradients. "
+                f"Set workers.gradient_shards=1, or outer.aggregator=mean"
             )
         if self.objective.asks_along and not self.estimator.sees_path:
             raise ValueError(
@@ -323,6 +349,7 @@ class RunConfig(Component):
                 "workers.ranks_per_group=1 and workers.zero_stage=0"
             )
         self._check_tasks_per_forward()
+        self._check_asynchronous()
         stage, possible = self.workers.zero_stage, sorted(self.estimator.sharding_stages)
         if self.workers.executor == "ray" and stage not in possible:
             raise ValueError(
@@ -381,6 +408,21 @@ class RunConfig(Component):
                     f"workers.tasks_per_forward: {self.workers.tasks_per_forward}, but {reason}, or "
                     f"workers.tasks_per_forward=1"
                 )
+
+    def _check_asynchronous(self) -> None:
+        if self.outer.asynchronous is None:
+            return
+        reasons = (
+            (self.workers.executor == "local", "one process has nobody to wait for. Set workers.executor=ray"),
+            (self.outer.accumulate > 1, "a step is of any tasks. Set outer.tasks_per_step higher and accumulate=1"),
+            (self.outer.held_out is not None, "measuring makes all groups wait. Set outer.held_out=null"),
+            (self.workers.gradient_shards > 1, "a shard holds one step. Set workers.gradient_shards=1"),
+            (self.workers.tasks_per_forward > 1, "tasks come one by one. Set workers.tasks_per_forward=1"),
+            (self.workers.stragglers.policy == "drop", "nothing waits for stragglers. Set stragglers.policy=wait"),
+        )
+        for holds, reason in reasons:
+            if holds:
+                raise ValueError(f"outer.asynchronous: {reason}, or outer.asynchronous=null")
 
     @property
     def folder(self) -> Path:

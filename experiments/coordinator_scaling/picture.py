@@ -1,4 +1,4 @@
-"""picture.svg: the coordinator's part of a step over the number of groups, a line a gradient size."""
+"""picture.svg: the coordinator's part of a step over the number of groups, alone and with shards."""
 
 from __future__ import annotations
 
@@ -7,29 +7,31 @@ from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
+from shares import BAR, GROUPS, MILLION, share_of_step
 
-COLOURS = {1_000_000: "#009E73", 40_000_000: "#0072B2", 160_000_000: "#D55E00"}
+COLOURS = {MILLION: "#009E73", 40 * MILLION: "#0072B2", 160 * MILLION: "#D55E00"}
 
 
 def draw(results: dict[str, Any], path: Path) -> None:
-    """Points were measured; lines are the straight-line cost a task and a step."""
-    groups = (4, 8, 16, 32, 64, 128, 256)
+    """What was measured; a line a gradient size, dashed where one process does it all."""
+    calls = results["ray calls"]
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "metacl", "font.size": 10.0}):
         figure = Figure(figsize=(7.0, 4.2), layout="constrained")
         axes = figure.subplots()
         for parameters, colour in COLOURS.items():
-            cost = results[f"cost {parameters}"]
-            label = f"{parameters // 1_000_000} M parameters"
-            line = [cost["a_step_s"] + 4 * count * cost["a_task_s"] for count in groups]
-            axes.plot(groups, line, color=colour, label=label)
-            points = [value for key, value in results.items() if key.startswith(f"simulated {parameters} ")]
-            axes.plot([p["groups"] for p in points], [p["coordinator_s"] for p in points], "o", color=colour)
+            millions = f"{parameters // MILLION} M parameters"
+            alone = [g for g in GROUPS if f"one {parameters} {g}" in results]
+            shares = [share_of_step(results[f"one {parameters} {g}"], None, None).own for g in alone]
+            axes.plot(alone, [100 * share for share in shares], "o--", color=colour, label=f"{millions}, one process")
+            shares = [share_of_step(results[f"shards {parameters} {g}"], calls, None).own for g in GROUPS]
+            axes.plot(GROUPS, [100 * share for share in shares], "o-", color=colour, label=f"{millions}, shards")
+        axes.axhline(100 * BAR, color="#888888", linewidth=1.0)
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
-        axes.set_xticks(groups, [str(count) for count in groups])
-        axes.set_xlabel("groups, four tasks each")
-        axes.set_ylabel("coordinator's seconds a step")
+        axes.set_xticks(GROUPS, [str(count) for count in GROUPS])
+        axes.set_xlabel("groups, four tasks of 5.5 s each; as many shards")
+        axes.set_ylabel("coordinator's work, % of a step")
         axes.grid(alpha=0.3)
-        axes.legend(frameon=False)
+        axes.legend(frameon=False, fontsize=8)
         axes.spines[["top", "right"]].set_visible(False)
         figure.savefig(path, metadata={"Date": None})

@@ -13,12 +13,12 @@ import metacl
 ROOT = Path(__file__).parents[2]
 
 
-def real_steps(groups: int, steps: int = 6, tasks: int = 8) -> dict[str, Any]:
+def real_steps(groups: int, shards: int, steps: int = 6, tasks: int = 8) -> dict[str, Any]:
     """MiniLM with LoRA on BANKING77 as configs/quick.yaml has it; means over all steps but the first."""
     with tempfile.TemporaryDirectory() as folder:
         overrides = [
             f"output={folder}/run",
-            f"workers={{executor: ray, groups: {groups}, threads: 1}}",
+            f"workers={{executor: ray, groups: {groups}, gradient_shards: {shards}, threads: 1}}",
             f"outer.steps={steps}",
             f"outer.tasks_per_step={tasks}",
             "evaluation=null",
@@ -29,6 +29,7 @@ def real_steps(groups: int, steps: int = 6, tasks: int = 8) -> dict[str, Any]:
     own_s = sum(line["coordinator_seconds"] for line in lines) / len(lines)
     return {
         "groups": groups,
+        "shards": shards,
         "tasks": tasks,
         "step_s": step_s,
         "coordinator_s": own_s,

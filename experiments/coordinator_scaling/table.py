@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from shares import GROUPS, MILLION, SIZES, share_of_step
+
 BEGIN, END = "<!-- results: made by table.py -->", "<!-- end of results -->"
-MILLION = 1_000_000
 
 
 def write_table(results: dict[str, Any], readme: Path) -> None:
@@ -17,48 +18,55 @@ def write_table(results: dict[str, Any], readme: Path) -> None:
 
 
 def tables(results: dict[str, Any]) -> str:
-    """Real groups, cost by size, simulated steps, shards."""
-    machine = results["machine"]
+    """Simulated groups with one process and with shards, then real groups, then Ray's calls."""
+    machine, calls = results["machine"], results["ray calls"]
+    loads = [row["load"] for row in results.values() if "load" in row]
     lines = [
-        f"Measured on {machine['cpus']} cores with {machine['memory_gb']} GB, shared with others (load in brackets).",
+        f"Measured on {machine['cpus']} cores with {machine['memory_gb']} GB, used by others, too (load "
+        f"{min(loads):.1f} to {max(loads):.1f}).",
         "",
-        "| real groups | tasks a step | s a step | coordinator, ms | its part | s a task |",
-        "|---|---|---|---|---|---|",
+        "| parameters | groups | tasks | one process: s | part of a step | as many shards as groups: coordinator, s "
+        "| **part of a step** | a shard beside the tasks, s | after them, s | all but the tasks |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for groups in (1, 2):
-        row = results[f"real {groups}"]
-        share = row["coordinator_s"] / row["step_s"]
-        lines.append(
-            f"| {groups} | {row['tasks']} | {row['step_s']:.2f} | {1000 * row['coordinator_s']:.0f} "
-            f"| {100 * share:.2f} % | {row['task_s']:.2f} ({row['load']:.1f}) |"
-        )
-    lines += [
-        "",
-        "| parameters | coordinator, s a task | s a step | bytes | 64 groups × 4 tasks, s | shortest task for 5 % |",
-        "|---|---|---|---|---|---|",
-    ]
-    for key, row in results.items():
-        if key.startswith("cost "):
-            own = row["a_step_s"] + 256 * row["a_task_s"]
+    for parameters in SIZES:
+        for groups in GROUPS:
+            many, work = results[f"shards {parameters} {groups}"], results[f"shard work {parameters} {groups}"]
+            alone, apart = _one_process(results, parameters, groups), share_of_step(many, calls, work)
             lines.append(
-                f"| {row['parameters'] // MILLION} M | {row['a_task_s']:.4f} "
-                f"| {row['a_step_s']:.2f} ({row['load']:.1f}) "
-                f"| {4 * row['parameters'] // MILLION} MB | {own:.1f} | {19 * own / 4:.1f} s |"
+                f"| {parameters // MILLION} M | {groups} | {many['tasks']} | {alone} | {apart.own_s:.2f} "
+                f"| **{100 * apart.own:.1f} %** | {work['check_s']:.2f} | {work['combine_s']:.2f} "
+                f"| {100 * apart.critical:.1f} % |"
             )
     lines += [
         "",
-        "| simulated groups | parameters | tasks | s a step | coordinator, s | its part |",
-        "|---|---|---|---|---|---|",
+        "| real groups | shards | tasks a step | s a step | coordinator, ms | its part | s a task |",
+        "|---|---|---|---|---|---|---|",
     ]
     for key, row in results.items():
-        if key.startswith("simulated "):
+        if key.startswith("real "):
             share = row["coordinator_s"] / row["step_s"]
             lines.append(
-                f"| {row['groups']} | {row['parameters'] // MILLION} M | {row['tasks']} | {row['step_s']:.1f} "
-                f"| {row['coordinator_s']:.2f} | {100 * share:.1f} % |"
+                f"| {row['groups']} | {row['shards']} | {row['tasks']} | {row['step_s']:.2f} "
+                f"| {1000 * row['coordinator_s']:.0f} | {100 * share:.2f} % | {row['task_s']:.2f} |"
             )
-    lines += ["", "| shards | tasks of 40 M | slowest shard, s | sha256 of the sum |", "|---|---|---|---|"]
-    for key, row in results.items():
-        if key.startswith("shards "):
-            lines.append(f"| {row['shards']} | {row['tasks']} | {row['slowest_s']:.2f} | {row['sha256'][:12]}… |")
+    lines += [
+        "",
+        f"Ray's calls cost the coordinator's process {1000 * calls['a_task_s']:.2f} ms of CPU a task and "
+        f"{1000 * calls['a_shard_s']:.2f} ms a shard and step; that is in the columns with shards.",
+    ]
     return "\n".join(lines)
+
+
+def _one_process(results: dict[str, Any], parameters: int, groups: int) -> str:
+    row = results.get(f"one {parameters} {groups}")
+    if row is None:  # as many seconds a task as with the most groups that were measured
+        measured = [results[f"one {parameters} {g}"] for g in GROUPS if f"one {parameters} {g}" in results]
+        few, most = measured[0], measured[-1]
+        a_task = (most["coordinator_s"] - few["coordinator_s"]) / (most["tasks"] - few["tasks"])
+        tasks = results[f"shards {parameters} {groups}"]["tasks"]
+        row = {**most, "coordinator_s": most["coordinator_s"] + (tasks - most["tasks"]) * a_task}
+        found = share_of_step(row, None, None)
+        return f"({found.own_s:.0f}) | ({100 * found.own:.0f} %)"
+    found = share_of_step(row, None, None)
+    return f"{found.own_s:.2f} | {100 * found.own:.1f} %"

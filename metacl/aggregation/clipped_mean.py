@@ -8,12 +8,13 @@ Clipping").
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import PositiveFloat
 
-from metacl.aggregation.base import AGGREGATORS, Aggregator, Contribution
+from metacl.aggregation.base import AGGREGATORS, Aggregator, Contribution, weighted_mean
 
 
 @AGGREGATORS.register("clipped_mean")
@@ -21,13 +22,11 @@ class ClippedMean(Aggregator):
     """No task pulls further than `norm`; null for the median of the tasks' norms."""
 
     norm: PositiveFloat | None = None
+    by_coordinates: ClassVar[bool] = True
 
     def combine(self, contributions: Sequence[Contribution]) -> NDArray[np.float64]:
         """Mean of g · min(1, S / ‖g‖); norms in float64."""
-        norms = [float(np.linalg.norm(c.gradient.astype(np.float64))) for c in contributions]
+        norms = [c.whole_norm for c in contributions]
         limit = float(np.median(norms)) if self.norm is None else self.norm
-        total = np.zeros(contributions[0].gradient.shape, dtype=np.float64)
-        for contribution, norm in zip(contributions, norms, strict=True):
-            scale = limit / norm if norm > limit else 1.0
-            total += np.multiply(contribution.gradient, scale, dtype=np.float64)
-        return total / len(contributions)
+        scales = [limit / norm if norm > limit else 1.0 for norm in norms]
+        return weighted_mean([c.gradient for c in contributions], scales, len(contributions))

@@ -6,6 +6,7 @@ Yin et al. 2018, "Byzantine-Robust Distributed Learning: Towards Optimal Statist
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,8 @@ from metacl.aggregation.base import AGGREGATORS, Aggregator, Contribution, block
 @AGGREGATORS.register("coordinate_median")
 class CoordinateMedian(Aggregator):
     """Unmoved by less than half of the tasks, however wild; the mean of the middle two where T is even."""
+
+    by_coordinates: ClassVar[bool] = True
 
     def combine(self, contributions: Sequence[Contribution]) -> NDArray[np.float64]:
         """Median over tasks, coordinate by coordinate."""

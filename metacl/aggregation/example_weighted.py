@@ -6,6 +6,7 @@ McMahan et al. 2017, "Communication-Efficient Learning of Deep Networks from Dec
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,9 @@ from metacl.aggregation.base import AGGREGATORS, Aggregator, Contribution, weigh
 class ExampleWeighted(Aggregator):
     """Every query example counts the same, so a task counts by how many it has."""
 
+    by_coordinates: ClassVar[bool] = True
+
     def combine(self, contributions: Sequence[Contribution]) -> NDArray[np.float64]:
         """Σ n_k g_k / Σ n_k."""
-        return weighted_mean([c.gradient for c in contributions], [c.examples for c in contributions])
+        examples = [c.examples for c in contributions]
+        return weighted_mean([c.gradient for c in contributions], examples, sum(examples))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,8 @@ from metacl.aggregation.base import AGGREGATORS, Aggregator, Contribution, weigh
 class Mean(Aggregator):
     """Every task counts the same."""
 
+    by_coordinates: ClassVar[bool] = True
+
     def combine(self, contributions: Sequence[Contribution]) -> NDArray[np.float64]:
         """Sum in float64 in the order given, divided by T."""
-        return weighted_mean([c.gradient for c in contributions], [1] * len(contributions))
+        return weighted_mean([c.gradient for c in contributions], [1] * len(contributions), len(contributions))

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import torch
 
 from metacl.config import RunConfig
+from metacl.coordination.asynchronous import asynchronous_steps
 from metacl.coordination.checkpoint import Checkpoint, load_checkpoint, newest_checkpoint, save_checkpoint
 from metacl.coordination.executor import Executor, Notify
 from metacl.coordination.failed_tasks import record_failed
@@ -155,6 +155,7 @@ class _Run:
         if config.estimator.wants_few_shapes:
             progress.note("the first task of each new shape compiles first, for up to a minute or two")
         self._clock = StepClock(executor)
+        self._asynchronous = asynchronous_steps(config, executor, progress, self.step)
 
     @property
     def finished(self) -> bool:
@@ -181,7 +182,10 @@ class _Run:
         """The meta-gradient of the next step. Changes nothing but what is on record of failed tasks."""
         work = self._faults.strike(MetaGradientWork())
         try:
-            found = compute_step(self._config, self.step, self._meta(), work, self._executor, self._progress)
+            if self._asynchronous is not None:
+                found = self._asynchronous.compute_step(self.step, self._meta(), work)
+            else:
+                found = compute_step(self._config, self.step, self._meta(), work, self._executor, self._progress)
         except StepFailed as error:
             record_failed(self.folder.failed, self.step, self._outer.meta, error.left_out)
             raise
@@ -191,8 +195,8 @@ class _Run:
 
     def take_step(self, found: MetaGradient) -> None:
         """Move the parameters, write the metrics, save if it is time."""
-        norm = self._outer.step(self._layout.unflatten(found.gradient.astype(np.float32)), self.step)
-        if not all(bool(torch.isfinite(parameter).all()) for parameter in self._outer.meta.values()):
+        norm = self._outer.step(self._layout.unflatten(found.gradient), self.step)
+        if not all(np.isfinite(parameter.detach().numpy()).all() for parameter in self._outer.meta.values()):
             raise TrainingError(
                 f"outer step {self.step}: the meta-parameters are not finite. Lower outer.learning_rate."
             )

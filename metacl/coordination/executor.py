@@ -13,6 +13,7 @@ import torch
 
 from metacl.config import RunConfig
 from metacl.coordination.flat import Flat
+from metacl.coordination.gathering import Gathering, InProcess
 from metacl.coordination.worker import Done, ReplyDamaged, TaskFailed, Work, Worker
 from metacl.errors import ResourceError
 from metacl.tasks import TaskAddress
@@ -45,6 +46,10 @@ class Executor(Protocol):
         left_out : told of every task that has no usable result (twice, on two groups if there are two) or was dropped
         as a straggler. None: such a task is a `TaskFailed`.
         """
+        ...
+
+    def gathering(self, meta: Flat) -> Gathering:
+        """Where the gradients of a step at parameters `meta` are to be combined; ready for them."""
         ...
 
     def close(self) -> None:
@@ -117,6 +122,10 @@ class LocalExecutor:
             self.waited_s += time.perf_counter() - began
         work.check(result, meta)
         return result
+
+    def gathering(self, meta: Flat) -> Gathering:
+        """Here."""
+        return InProcess(self._config.outer.aggregator)
 
     def close(self) -> None:
         """Forget the worker."""

@@ -23,9 +23,9 @@ from torch import Tensor
 from metacl.config import Fault
 from metacl.coordination.checkpoint import Write
 from metacl.coordination.executor import Notify
-from metacl.coordination.flat import Flat, checksum
+from metacl.coordination.flat import Flat
 from metacl.coordination.run_folder import write_text
-from metacl.coordination.worker import TaskResult, Work, Worker
+from metacl.coordination.worker import Send, TaskResult, Work, Worker, checksums
 from metacl.errors import ConfigError
 from metacl.tasks import TaskAddress
 
@@ -132,14 +132,19 @@ class _Sabotage(Work[TaskResult]):
             case "slow":
                 time.sleep(self.fault.seconds)
         result = self.work(worker, address, meta)
-        gradient = result.gradient.copy()
+        gradient = result.whole.copy()
         if self.fault.kind == "non_finite":
             gradient[0] = np.nan
-            return replace(result, gradient=gradient, checksum=checksum(gradient))
+            return replace(result, gradient=gradient, checksums=checksums(gradient, len(result.checksums)))
         if self.fault.kind == "corrupt_reply":
             gradient.view(np.uint32)[-1] ^= 1
             return replace(result, gradient=gradient)
         return result
+
+    def sent(self, result: TaskResult, address: TaskAddress, send: Send) -> TaskResult:
+        if self.fault.kind == "kill_shard":
+            send.end_one()
+        return self.work.sent(result, address, send)
 
 
 def _kill_raylet() -> None:

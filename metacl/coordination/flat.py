@@ -14,6 +14,9 @@ from metacl.learners.base import Params
 
 Flat = NDArray[np.float32]
 
+CACHED = 1 << 16
+"""Numbers that are looked at twice while a core's cache still holds them."""
+
 
 @dataclass(frozen=True)
 class FlatLayout:
@@ -51,6 +54,21 @@ class FlatLayout:
         return params
 
 
+def cuts(size: int, parts: int) -> list[slice]:
+    """`size` numbers in so many ranges, as even as can be."""
+    return [slice(size * part // parts, size * (part + 1) // parts) for part in range(parts)]
+
+
 def checksum(flat: Flat) -> str:
     """sha256 of the buffer's bytes."""
     return hashlib.sha256(np.ascontiguousarray(flat).data).hexdigest()
+
+
+def examine(flat: Flat, expected: str) -> tuple[bool, bool]:
+    """(the bytes are those that `expected` is of, all numbers are finite), in one pass over the memory."""
+    digest, finite = hashlib.sha256(), True
+    for begin in range(0, flat.size, CACHED):
+        block = np.ascontiguousarray(flat[begin : begin + CACHED])
+        digest.update(block.data)
+        finite = finite and bool(np.isfinite(block).all())
+    return digest.hexdigest() == expected, finite

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from metacl.aggregation.base import euclidean_norm
 from metacl.config import OuterLoop
 from metacl.learners.base import STEP_SIZE, Params, as_leaves
 
@@ -32,16 +33,16 @@ class OuterOptimizer:
         groups = [group for group in groups if group["params"]]
         self._optimizer: torch.optim.Optimizer
         kinds = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam, "sgd": torch.optim.SGD}
-        self._optimizer = kinds[config.optimizer](groups)
+        self._optimizer = kinds[config.optimizer](groups, fused=True)
         self._base_rates = [group["lr"] for group in self._optimizer.param_groups]
 
     def step(self, gradient: Params, step: int) -> float:
         """Take outer step number `step` (from 0). Returns the gradient's norm before clipping."""
-        norm = math.sqrt(sum(float((g.double() ** 2).sum()) for g in gradient.values()))
+        norm = math.hypot(*(euclidean_norm(g.numpy().reshape(-1)) for g in gradient.values()))
         limit = self._config.clip_norm
         scale = limit / norm if limit is not None and norm > limit else 1.0
         for name, parameter in self.meta.items():
-            parameter.grad = gradient[name] * scale
+            parameter.grad = gradient[name] if scale == 1 else gradient[name] * scale
         factor = schedule_factor(self._config, step)
         for group, rate in zip(self._optimizer.param_groups, self._base_rates, strict=True):
             group["lr"] = rate * factor

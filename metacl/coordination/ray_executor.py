@@ -7,8 +7,8 @@ answers counts, is the scheduler's business; which groups there are, the fleet's
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import ray
 from ray.exceptions import RayError, RayTaskError, TaskCancelledError
@@ -16,8 +16,10 @@ from ray.exceptions import RayError, RayTaskError, TaskCancelledError
 from metacl.config import RunConfig
 from metacl.coordination.executor import LeftOut, Notify, give_up
 from metacl.coordination.flat import Flat
+from metacl.coordination.gathering import Gathering, InProcess
 from metacl.coordination.interrupt import held
 from metacl.coordination.ray_fleet import POLL_S, Fleet, error_of_ours, essence, is_loss
+from metacl.coordination.ray_shards import Sharded
 from metacl.coordination.scheduler import Scheduler, Ticket
 from metacl.coordination.worker import Done, Parameters, Reply, ReplyDamaged, TaskFailed, Work
 from metacl.errors import ResourceError
@@ -29,6 +31,13 @@ LOSSES = 3
 """A task whose groups are lost this often, one after the other, is what kills them: the run stops and names it."""
 
 
+class _Out(NamedTuple):
+    """What a group holds, and the version of the parameters that went with it."""
+
+    ticket: Ticket
+    version: str
+
+
 class RayExecutor:
     """Spreads work over worker groups; loses none of it."""
 
@@ -38,7 +47,8 @@ class RayExecutor:
         self._fleet = Fleet(config, notify)
         self._scheduler = Scheduler(config.workers.stragglers)
         self.waited_s = 0.0
-        self._running: dict[Any, Ticket] = {}  # of earlier calls too: a straggler keeps its group busy
+        self._sent: tuple[Parameters, Any] | None = None
+        self._running: dict[Any, _Out] = {}  # of earlier calls too: a straggler keeps its group busy
 
     def start(self) -> None:
         """Connect, reserve the groups' places, start the ranks, load the model in each."""
@@ -48,41 +58,91 @@ class RayExecutor:
         self, work: Work[R], addresses: Sequence[TaskAddress], meta: Flat, left_out: LeftOut | None = None
     ) -> Iterator[Done[R]]:
         """Results as groups finish them. Raises `ResourceError` if too few groups are left, or a task kills them."""
-        parameters = Parameters.of(meta)
-        with held():
-            shared = ray.put(parameters)
+        parameters, shared = self._broadcast(meta)
         enough = 1.0 if left_out is None else self._config.outer.minimum_completion
         self._scheduler.begin(addresses, enough, work.kind)
         try:
             while not self._scheduler.done:
-                with held():
-                    self._hand_out(work, shared)
-                    finished = self._wait()
-                for reference in finished:
-                    with held():
-                        done = self._take(reference, work, parameters, left_out)
-                    if done is not None:
-                        yield done
-                with held():
-                    self._watch(left_out)
+                yield from self._turn(work, parameters, shared, left_out)
         finally:
-            for reference, ticket in self._running.items():  # what has not begun is not worth beginning
-                if ticket.group in self._fleet.ready:
-                    self._fleet.ready[ticket.group].cancel(reference)
+            self._cancel_the_rest()
+
+    def stream(
+        self,
+        work: Work[R],
+        addresses: Iterator[TaskAddress],
+        meta: Callable[[], Flat],
+        staleness: int,
+        left_out: LeftOut,
+    ) -> Iterator[Done[R]]:
+        """See `metacl.coordination.asynchronous.Streaming`."""
+        parameters, shared = self._broadcast(meta())
+        self._scheduler.begin([], 1.0, work.kind, staleness)
+        try:
+            while True:
+                if meta() is not parameters.flat:
+                    parameters, shared = self._broadcast(meta())
+                    again = self._scheduler.renew()
+                    if again:
+                        self._notify(f"computing {len(again)} task(s) again, at newer parameters")
+                self._join()
+                self._scheduler.extend(addresses)
+                yield from self._turn(work, parameters, shared, left_out)
+        finally:
+            self._cancel_the_rest()
+
+    def _turn(
+        self, work: Work[R], parameters: Parameters, shared: Any, left_out: LeftOut | None
+    ) -> Iterator[Done[R]]:
+        """Give groups what to do, wait for answers, look at them."""
+        with held():
+            self._hand_out(work, parameters, shared)
+            finished = self._wait()
+        for reference in finished:
+            with held():
+                done = self._take(reference, work, parameters, left_out)
+            if done is not None:
+                yield done
+        with held():
+            self._watch(left_out)
+
+    def _cancel_the_rest(self) -> None:
+        """What has not begun is not worth beginning."""
+        for reference, out in self._running.items():
+            if out.ticket.group in self._fleet.ready:
+                self._fleet.ready[out.ticket.group].cancel(reference)
+
+    def gathering(self, meta: Flat) -> Gathering:
+        """With the shards, if there are several."""
+        if not self._fleet.shards.actors:
+            return InProcess(self._config.outer.aggregator)
+        parameters, _ = self._broadcast(meta)
+        return Sharded(self._fleet.shards, parameters.version, meta.size)
 
     def close(self) -> None:
         """Stop the groups, give the places back, leave Ray unless it was there before."""
-        self._running = {}
+        self._running, self._sent = {}, None
         self._fleet.close()
 
-    def _hand_out(self, work: Work[Any], shared: Any) -> None:
+    def _broadcast(self, meta: Flat) -> tuple[Parameters, Any]:
+        """The parameters and the reference that workers get: the same for all calls of a step."""
+        if self._sent is None or self._sent[0].flat is not meta:
+            parameters = Parameters.of(meta)
+            with held():
+                self._sent = parameters, ray.put(parameters)
+        return self._sent
+
+    def _join(self) -> None:
         for number in self._fleet.ready:
             if number not in self._scheduler.groups:
                 self._scheduler.join(number)
+
+    def _hand_out(self, work: Work[Any], parameters: Parameters, shared: Any) -> None:
+        self._join()
         for ticket in self._scheduler.hand_out():
             sent = work.handed_out(ticket.address)
             reference = self._fleet.ready[ticket.group].submit(sent, ticket.address, shared)
-            self._running[reference] = ticket
+            self._running[reference] = _Out(ticket, parameters.version)
 
     def _wait(self) -> list[Any]:
         """References to replies that are there; groups that are coming up are helped on meanwhile."""
@@ -100,15 +160,16 @@ class RayExecutor:
         self, reference: Any, work: Work[R], parameters: Parameters, left_out: LeftOut | None
     ) -> Done[R] | None:
         """The result, if it is sound and the first for its address."""
-        ticket = self._running.pop(reference, None)
-        if ticket is None:  # its group was lost a moment ago, with another reply
+        out = self._running.pop(reference, None)
+        if out is None:  # its group was lost a moment ago, with another reply
             return None
+        ticket = out.ticket
         try:
             reply: Reply[R] = ray.get(reference)
             if not self._scheduler.wants(ticket):  # late, a duplicate, or for parameters that are no longer
                 self._scheduler.accept(ticket)
                 return None
-            if reply.version != parameters.version:
+            if reply.version != out.version:
                 raise ReplyDamaged("it is for other parameters than were sent")
             work.check(reply.result, parameters.flat)
         except TaskCancelledError:
@@ -125,7 +186,7 @@ class RayExecutor:
         else:
             self._scheduler.accept(ticket)
             self._fleet.worked(ticket.group)
-            return Done(ticket.address, reply.result)
+            return Done(ticket.address, reply.result, self._scheduler.staleness(ticket))
         return None
 
     def _refuse(self, ticket: Ticket, error: TaskFailed | ReplyDamaged, left_out: LeftOut | None) -> None:
@@ -140,8 +201,8 @@ class RayExecutor:
 
     def _lose(self, group: int, why: str) -> None:
         """A group is dead, or hangs: its tasks go to others."""
-        computed = [ticket.address for ticket in self._running.values() if ticket.group == group]
-        self._running = {reference: ticket for reference, ticket in self._running.items() if ticket.group != group}
+        computed = [out.ticket.address for out in self._running.values() if out.ticket.group == group]
+        self._running = {reference: out for reference, out in self._running.items() if out.ticket.group != group}
         again = self._scheduler.leave(group)
         self._fleet.lost(group, why)
         if again:

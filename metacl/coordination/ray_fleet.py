@@ -19,6 +19,7 @@ from metacl.config import RunConfig
 from metacl.coordination.executor import Notify, out_of_memory
 from metacl.coordination.ray_cluster import connect
 from metacl.coordination.ray_group import WorkerGroup
+from metacl.coordination.ray_shards import Shards
 from metacl.errors import MetaclError, ResourceError
 
 POLL_S = 0.5
@@ -35,6 +36,8 @@ class Fleet:
     ----------
     ready : dict
         The groups that can be given work.
+    shards : Shards
+        Those who combine what the groups compute.
     """
 
     def __init__(self, config: RunConfig, notify: Notify) -> None:
@@ -47,6 +50,7 @@ class Fleet:
         self._too_few_since: float | None = None
         self._owns_connection = False
         self.ready: dict[int, WorkerGroup] = {}
+        self.shards = Shards(config)
 
     def start(self) -> None:
         """Connect, and bring up all groups; returns when enough of them are ready.
@@ -54,8 +58,9 @@ class Fleet:
         Raises `ResourceError` if they are not within ``workers.start_timeout_s``.
         """
         self._owns_connection = connect(self._workers, self._notify)
+        self.shards.start()
         for number in range(self._workers.groups):
-            self._coming[number] = WorkerGroup(self._config, number)
+            self._coming[number] = WorkerGroup(self._config, number, self.shards.actors)
         self._too_few_since = said = time.monotonic()
         while len(self.ready) < self._workers.groups_to_start:
             finished, _ = ray.wait(self.awaited, timeout=POLL_S) if self.awaited else ([], [])
@@ -113,7 +118,7 @@ class Fleet:
             what = f"lost {times} times without finishing a task, not started again (workers.respawns = {limit})"
         else:
             what = f"starting it again ({times} of {limit} until it finishes a task)"
-            self._coming[number] = WorkerGroup(self._config, number)
+            self._coming[number] = WorkerGroup(self._config, number, self.shards.actors)
         self._notify(f"worker group {number} is lost ({why}); {what}; {len(self.ready)} left")
 
     def require(self, wanted: int) -> None:
@@ -140,6 +145,8 @@ class Fleet:
             except (RayError, ConnectionError, RuntimeError, ValueError) as error:  # the head is gone, and all with it
                 self._notify(f"a worker group could not be tidied up: {error}")
         self.ready, self._coming = {}, {}
+        if ray.is_initialized():
+            self.shards.close()
         if self._owns_connection:
             ray.shutdown()
             self._owns_connection = False

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import socket
 import traceback
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import ray
@@ -18,6 +19,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from metacl.config import RunConfig, Workers, config_from_dict
 from metacl.coordination.flat import checksum
+from metacl.coordination.ray_shards import ShardSender
 from metacl.coordination.worker import Parameters, Reply, ReplyDamaged, Work, Worker
 from metacl.errors import MetaclError
 from metacl.learners.ranks import RankLost
@@ -33,6 +35,8 @@ class WorkerGroup:
         Of the run. The group's place is asked for at once.
     number : int
         Which of the run's groups this is, from 0: spread over the nodes in turn.
+    shards : sequence of handles
+        Where its gradients go; empty: with the replies.
 
     Attributes
     ----------
@@ -44,8 +48,8 @@ class WorkerGroup:
         The Ray node its rank 0 runs on, once it is placed.
     """
 
-    def __init__(self, config: RunConfig, number: int) -> None:
-        self._config = config
+    def __init__(self, config: RunConfig, number: int, shards: Sequence[Any]) -> None:
+        self._config, self._shards = config, shards
         self._ranks: list[Any] = []
         workers = config.workers
         bundle = {"CPU": float(workers.threads)}
@@ -73,7 +77,9 @@ class WorkerGroup:
             first, tree = found[0], self._config.to_dict()
             self.node = first[2]
             self.doing = "loading model and data, starting DeepSpeed"
-            self.pending = [actor.build.remote(tree, rank, first) for rank, actor in enumerate(self._ranks)]
+            self.pending = [
+                actor.build.remote(tree, rank, first, self._shards) for rank, actor in enumerate(self._ranks)
+            ]
         else:
             self.doing, self.pending = "ready", []
             return str(found[0])
@@ -134,6 +140,7 @@ class GroupRank:
 
     _version = ""
     _rank, _size, _out_of_step = 0, 1, False
+    _shards: Sequence[Any] = ()
 
     def place(self) -> tuple[str, int, str]:
         """This rank's address, a free port on its machine for the group's process group, and its Ray node."""
@@ -142,13 +149,14 @@ class GroupRank:
             port = probe.getsockname()[1]
         return ray.util.get_node_ip_address(), port, ray.get_runtime_context().get_node_id()
 
-    def build(self, config: dict[str, Any], rank: int, first: tuple[str, int, str]) -> str:
+    def build(self, config: dict[str, Any], rank: int, first: tuple[str, int, str], shards: Sequence[Any]) -> str:
         """Join the group whose rank 0 is at `first` and load everything; one line about what was loaded."""
         from metacl.learners.sharding import RankEnvironment, ZeroOptions, make_engine
 
         resolved = config_from_dict(config)
         workers = resolved.workers
         self._rank, self._size, self._out_of_step = rank, workers.ranks_per_group, False
+        self._shards = shards
         self.engine = make_engine(
             ZeroOptions(workers.zero_stage, workers.offload, workers.nvme_path, workers.deepspeed),
             RankEnvironment(rank, workers.ranks_per_group, first[0], first[1]),
@@ -187,7 +195,11 @@ class GroupRank:
                 _end(f"rank {self._rank} failed:\n{traceback.format_exc()}")
             self._out_of_step = self._size > 1
             raise
-        return Reply(parameters.version, result) if self._rank == 0 else None
+        if self._rank > 0:
+            return None
+        if self._shards:
+            result = work.sent(result, address, ShardSender(self._shards, parameters.version))
+        return Reply(parameters.version, result)
 
 
 def _end(reason: str) -> NoReturn:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
+from metacl.aggregation.base import euclidean_norm
 from metacl.config import RunConfig
 from metacl.coordination.checkpoint import list_checkpoints, load_checkpoint
 from metacl.coordination.failed_tasks import failed_steps, read_failed
-from metacl.coordination.flat import Flat, FlatLayout
+from metacl.coordination.flat import Flat, FlatLayout, checksum
 from metacl.coordination.run_folder import RunFolder
 from metacl.coordination.worker import MetaGradientWork, TaskFailed, Worker
 from metacl.errors import ConfigError
@@ -62,9 +61,10 @@ def replay(config: RunConfig, step: int, index: int) -> Replay:
         failure = None
     except TaskFailed as error:
         failure = str(error)
-    norm = float(np.linalg.norm(result.gradient.astype(np.float64)))
-    bad = _not_finite(worker.layout, result.gradient)
-    return Replay(address, reason, failure, result.query_loss, result.support_losses, norm, result.checksum, bad)
+    gradient = result.whole
+    bad, sha = _not_finite(worker.layout, gradient), checksum(gradient)
+    norm = euclidean_norm(gradient)
+    return Replay(address, reason, failure, result.query_loss, result.support_losses, norm, sha, bad)
 
 
 def _parameters(folder: RunFolder, step: int, initial: Params) -> tuple[Params, dict[str, str]]:

@@ -29,6 +29,7 @@ NOT_IDENTITY = (
     "workers.stragglers",
     "workers.address",
     "workers.zero_stage",
+    "workers.gradient_shards",
     "workers.start_timeout_s",
     "checkpoints",
     "evaluation",

@@ -7,11 +7,12 @@ accepted once or given up once, so what is combined afterwards does not depend o
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from metacl.config import Stragglers
@@ -38,7 +39,7 @@ GRACE_S = 1.0
 
 @dataclass(frozen=True)
 class Ticket:
-    """One hand-out of one address to one group. `call` counts the calls: each has parameters of its own."""
+    """One hand-out of one address to one group. `call` counts the parameters: each call has its own, or several."""
 
     number: int
     group: int
@@ -75,7 +76,8 @@ class Scheduler:
         self._stragglers = stragglers
         self._queue = queue
         self._clock = clock
-        self._call = 0
+        self._call = self._begun = 0
+        self._staleness = 0
         self._open: dict[TaskAddress, _Open] = {}
         self._waiting: deque[TaskAddress] = deque()
         self._held: dict[int, list[Ticket]] = {}  # by group, oldest first: the oldest is the one it computes
@@ -85,18 +87,42 @@ class Scheduler:
         self._accepted = self._enough = 0
         self._issued = 0
 
-    def begin(self, addresses: Sequence[TaskAddress], minimum_completion: float = 1.0, kind: str = "") -> None:
+    def begin(
+        self, addresses: Sequence[TaskAddress], minimum_completion: float = 1.0, kind: str = "", staleness: int = 0
+    ) -> None:
         """A new call. What groups still hold of the one before is stale from now on, and only keeps them busy.
 
         minimum_completion : the part of the addresses that must be accepted before stragglers may be dropped.
         kind : of work; only times of the same kind are compared.
+        staleness : how often the parameters may be renewed while a task is out.
         """
         self._call += 1
+        self._begun, self._staleness = self._call, staleness
         self._kind = kind
         self._open = {address: _Open() for address in addresses}
         self._waiting = deque(self._open)
         self._accepted = 0
         self._enough = math.ceil(minimum_completion * len(self._open))
+
+    def extend(self, addresses: Iterator[TaskAddress]) -> None:
+        """Take as many more addresses into the call as groups have room for."""
+        free = sum(self._queue - len(held) for held in self._held.values()) - len(self._waiting)
+        for address in itertools.islice(addresses, max(0, free)):
+            self._open[address] = _Open()
+            self._waiting.append(address)
+
+    def renew(self) -> list[TaskAddress]:
+        """The call goes on with other parameters. Returns what is out for too long, and will be handed out again."""
+        out = [t for held in self._held.values() for t in held if self.wants(t)]
+        self._call += 1
+        again = [t.address for t in out if not self.wants(t) and not self._holders(t.address)]
+        for address in again:
+            self._wait_again(address)
+        return again
+
+    def staleness(self, ticket: Ticket) -> int:
+        """How often the parameters were renewed since it was handed out."""
+        return self._call - ticket.call
 
     @property
     def done(self) -> bool:
@@ -145,8 +171,9 @@ class Scheduler:
         return tickets
 
     def wants(self, ticket: Ticket) -> bool:
-        """Whether a result for this ticket would be accepted: it is of this call, and the first."""
-        return ticket.call == self._call and ticket.address in self._open
+        """Whether a result for this ticket would be accepted: it is of this call, not too old, and the first."""
+        oldest = max(self._begun, self._call - self._staleness)
+        return ticket.call >= oldest and ticket.address in self._open
 
     def accept(self, ticket: Ticket) -> bool:
         """A sound result is there. False: it is late, a duplicate, or of other parameters, and must be dropped."""
@@ -240,7 +267,7 @@ class Scheduler:
         return {
             group
             for group, held in self._held.items()
-            if any(t.address == address and t.call == self._call for t in held)
+            if any(t.address == address and self.wants(t) for t in held)
         }
 
     def _returned(self, ticket: Ticket, timed: bool) -> None:
@@ -250,7 +277,7 @@ class Scheduler:
             return
         now = self._clock()
         if held[0] == ticket:
-            if timed and ticket.call == self._call:
+            if timed and ticket.call >= self._begun:
                 self._seconds_of[self._kind].append(now - self._since[ticket.group])
             self._since[ticket.group] = now
         held.remove(ticket)

@@ -10,17 +10,17 @@ import time
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
-from metacl.aggregation import Contribution
 from metacl.config import RunConfig
 from metacl.coordination.executor import Executor
 from metacl.coordination.flat import Flat
+from metacl.coordination.gathering import GradientsLost
 from metacl.coordination.together import map_together
 from metacl.coordination.worker import TaskResult, Work
-from metacl.errors import TrainingError
+from metacl.errors import ResourceError, TrainingError
 from metacl.tasks import TaskAddress
+
+LOSSES = 3
+"""A step whose gradients are lost this often, one time after the other, ends the run."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class StepMetrics:
     left_out : tasks that have no part in the step, because their result was not usable or came too late.
     estimator_error : relative distance from the exact meta-gradient, the mean over the step's monitored tasks.
     held_out_loss : query loss on the held-out tasks before the step, where it was measured.
+    staleness : outer steps taken since its tasks were handed out, the mean; None in synchronous steps.
     """
 
     step: int
@@ -44,6 +45,7 @@ class StepMetrics:
     left_out: int = 0
     estimator_error: float | None = None
     held_out_loss: float | None = None
+    staleness: float | None = None
 
 
 class Progress(Protocol):
@@ -85,14 +87,23 @@ class TaskLosses:
     support: tuple[float, ...]
     estimator_error: float | None
 
+    @classmethod
+    def of(cls, result: TaskResult) -> TaskLosses:
+        """Of this result."""
+        return cls(result.query_loss, result.support_losses, result.estimator_error)
+
 
 @dataclass(frozen=True)
 class MetaGradient:
-    """A step's combined meta-gradient (P,), its tasks' losses in address order, and the tasks left out, with why."""
+    """A step's combined meta-gradient (P,), its tasks' losses in address order, and the tasks left out, with why.
 
-    gradient: NDArray[np.float64]
+    staleness : the mean of the outer steps taken since the tasks were handed out; None in synchronous steps.
+    """
+
+    gradient: Flat
     losses: list[TaskLosses]
     left_out: dict[TaskAddress, str]
+    staleness: float | None = None
 
 
 class StepFailed(TrainingError):
@@ -120,13 +131,29 @@ def compute_step(
     ------
     StepFailed
         Fewer than ``outer.minimum_completion`` of the tasks have a usable result.
+    ResourceError
+        Gradients were lost `LOSSES` times.
     """
+    for _ in range(LOSSES):
+        try:
+            return _compute_once(config, step, meta, work, executor, progress)
+        except GradientsLost as lost:
+            progress.note(f"outer step {step} is computed again: {lost}")
+    raise ResourceError(
+        f"outer step {step}: its gradients were lost {LOSSES} times, one after the other. If memory is short, raise "
+        f"workers.gradient_shards or outer.accumulate. The same command continues from the last finished step."
+    )
+
+
+def _compute_once(
+    config: RunConfig, step: int, meta: Flat, work: Work[TaskResult], executor: Executor, progress: Progress
+) -> MetaGradient:
     outer = config.outer
     count = outer.tasks_per_step * outer.accumulate
     addresses = [TaskAddress("train", config.seed, step, index) for index in range(count)]
     losses: list[TaskLosses] = []
     left_out: dict[TaskAddress, str] = {}
-    parts: list[tuple[int, NDArray[np.float64]]] = []
+    gathering = executor.gathering(meta)
 
     def leave_out(address: TaskAddress, reason: str) -> None:
         left_out[address] = reason
@@ -148,10 +175,9 @@ def compute_step(
                     f"result is on disk for other workers and runs"
                 )
             progress.task_done(step, len(losses) + len(valid), count)
-        ordered = [Contribution(a, valid[a].gradient, valid[a].examples) for a in sorted(valid)]
-        losses += [_losses(valid[address]) for address in sorted(valid)]
-        if ordered:
-            parts.append((len(ordered), outer.aggregator.combine(ordered)))
+        losses += [TaskLosses.of(valid[address]) for address in sorted(valid)]
+        if valid:
+            gathering.combine(valid)
     if len(losses) < max(1, math.ceil(outer.minimum_completion * count)):
         first = min(left_out)
         raise StepFailed(
@@ -159,14 +185,7 @@ def compute_step(
             f"outer.minimum_completion is {outer.minimum_completion:g}. The first, task {first}: {left_out[first]}.",
             left_out,
         )
-    combined = parts[0][1] * (parts[0][0] / len(losses))
-    for tasks, part in parts[1:]:
-        combined += part * (tasks / len(losses))
-    return MetaGradient(combined, losses, left_out)
-
-
-def _losses(result: TaskResult) -> TaskLosses:
-    return TaskLosses(result.query_loss, result.support_losses, result.estimator_error)
+    return MetaGradient(gathering.result(), losses, left_out)
 
 
 def step_metrics(
@@ -188,6 +207,7 @@ def step_metrics(
         left_out=len(found.left_out),
         estimator_error=mean(errors) if errors else None,
         held_out_loss=held_out_loss,
+        staleness=found.staleness,
     )
 
 

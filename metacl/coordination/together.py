@@ -11,7 +11,16 @@ from dataclasses import dataclass, replace
 
 from metacl.coordination.executor import Executor, LeftOut
 from metacl.coordination.flat import Flat
-from metacl.coordination.worker import Done, MetaGradientWork, TaskFailed, TaskResult, Work, Worker, compile_seconds
+from metacl.coordination.worker import (
+    Done,
+    MetaGradientWork,
+    Send,
+    TaskFailed,
+    TaskResult,
+    Work,
+    Worker,
+    compile_seconds,
+)
 from metacl.learners.base import as_leaves
 from metacl.metagradients import InnerLoopDiverged, estimate_side_by_side
 from metacl.tasks import TaskAddress
@@ -54,6 +63,11 @@ class Together(Work[tuple[Outcome, ...]]):
         for outcome in result:
             if isinstance(outcome, TaskResult):
                 MetaGradientWork().check(outcome, meta)
+
+    def sent(self, result: tuple[Outcome, ...], address: TaskAddress, send: Send) -> tuple[Outcome, ...]:
+        """Each task's gradient."""
+        members = zip(self.bundles[address], result, strict=True)
+        return tuple(send(member, one) if isinstance(one, TaskResult) else one for member, one in members)
 
     @staticmethod
     def _alone(worker: Worker, address: TaskAddress, meta: Flat) -> Outcome:

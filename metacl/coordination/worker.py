@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
 
+from metacl.aggregation.base import euclidean_norm
 from metacl.config import RunConfig
-from metacl.coordination.flat import Flat, FlatLayout, checksum
+from metacl.coordination.flat import Flat, FlatLayout, checksum, cuts, examine
 from metacl.errors import TrainingError
 from metacl.learners.base import Params, Task, as_leaves, use_threads
 from metacl.learners.engine import Engine
@@ -23,6 +24,8 @@ from metacl.metagradients import InnerLoopDiverged, InnerProblem, MetaGradientRe
 from metacl.tasks import TaskAddress
 
 R = TypeVar("R")
+
+DAMAGED = "the gradient was damaged on its way (its checksum differs)"
 
 
 class TaskFailed(TrainingError):
@@ -66,8 +69,24 @@ class Work(ABC, Generic[R]):
         """What is sent to a worker for this address, each time that is. Default: this."""
         return self
 
+    def sent(self, result: R, address: TaskAddress, send: Send) -> R:
+        """The result with the gradients in it sent to where they are combined. Default: there are none in it."""
+        return result
+
     def check(self, result: R, meta: Flat) -> None:
         """Is what arrived usable? Raises `ReplyDamaged` or `TaskFailed`, without the address. Default: it is."""
+
+
+class Send(Protocol):
+    """A worker's way to the shards."""
+
+    def __call__(self, address: TaskAddress, result: TaskResult) -> TaskResult:
+        """The result without its gradient, whose parts are with the shards, checked. Raises as `Work.check`."""
+        ...
+
+    def end_one(self) -> None:
+        """End the first shard: a drill."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -93,28 +112,46 @@ class Reply(Generic[R]):
 
 @dataclass(frozen=True)
 class Done(Generic[R]):
-    """A finished piece of work."""
+    """A finished piece of work. `staleness`: outer steps taken since it was handed out, where they need not wait."""
 
     address: TaskAddress
     result: R
+    staleness: int = 0
 
 
 @dataclass(frozen=True)
 class TaskResult:
-    """One task's meta-gradient (P,) with the losses on the way and a checksum of the gradient's bytes.
+    """One task's meta-gradient (P,) with the losses on the way and checksums of the gradient's bytes.
 
+    gradient : None once its parts are with the shards that combine it.
+    checksums : one a shard (`workers.gradient_shards`), of its range.
+    norm : of the gradient.
     examples : query examples that the gradient is of.
     estimator_error : relative distance of the gradient from the exact one, where the estimator is monitored.
     compile_seconds : what of its time went into compiling, for it and for all later tasks of its shapes.
     """
 
-    gradient: Flat
-    checksum: str
+    gradient: Flat | None
+    checksums: tuple[str, ...]
     query_loss: float
     support_losses: tuple[float, ...]
     examples: int = 1
+    norm: float | None = None
     estimator_error: float | None = None
     compile_seconds: float = 0.0
+
+    @property
+    def whole(self) -> Flat:
+        """The gradient, which is here."""
+        assert self.gradient is not None, "its parts are with the shards"
+        return self.gradient
+
+    def not_finite(self) -> TaskFailed:
+        """What is to be said of it if it is not."""
+        return TaskFailed(
+            f"the meta-gradient is not finite (query loss {self.query_loss}, support losses "
+            f"{list(self.support_losses)}). Lower inner.step_size or set outer.clip_norm"
+        )
 
 
 @dataclass(frozen=True)
@@ -147,26 +184,39 @@ class MetaGradientWork(Work[TaskResult]):
         gradient = worker.layout.flatten(estimate.gradient)
         return TaskResult(
             gradient,
-            checksum(gradient),
+            checksums(gradient, worker.config.workers.gradient_shards),
             estimate.query_loss,
             tuple(estimate.support_losses),
             len(task.query),
+            euclidean_norm(gradient),
             None if exact is None else relative_distance(gradient, worker.layout.flatten(exact)),
             compiled_s,
         )
 
     def check(self, result: TaskResult, meta: Flat) -> None:
-        """Bytes as they were sent, one number a meta-parameter, all finite."""
-        gradient = result.gradient
-        if gradient.dtype != np.float32 or gradient.shape != meta.shape:
-            raise ReplyDamaged(f"{gradient.shape} numbers of {gradient.dtype} came back for {meta.shape} of float32")
-        if checksum(gradient) != result.checksum:
-            raise ReplyDamaged("the gradient was damaged on its way (its checksum differs)")
-        if not (np.isfinite(gradient).all() and math.isfinite(result.query_loss)):
-            raise TaskFailed(
-                f"the meta-gradient is not finite (query loss {result.query_loss}, support losses "
-                f"{list(result.support_losses)}). Lower inner.step_size or set outer.clip_norm"
-            )
+        """Bytes as they were sent, one number a meta-parameter, all finite. The shards have checked what is theirs."""
+        finite = math.isfinite(result.query_loss)
+        if result.gradient is not None:
+            gradient = result.gradient
+            if gradient.dtype != np.float32 or gradient.shape != meta.shape:
+                came = f"{gradient.shape} numbers of {gradient.dtype}"
+                raise ReplyDamaged(f"{came} came back for {meta.shape} of float32")
+            ranges = cuts(gradient.size, len(result.checksums))
+            found = [examine(gradient[where], sha) for where, sha in zip(ranges, result.checksums, strict=True)]
+            if not all(sound for sound, _ in found):
+                raise ReplyDamaged(DAMAGED)
+            finite = finite and all(all_finite for _, all_finite in found)
+        if not finite:
+            raise result.not_finite()
+
+    def sent(self, result: TaskResult, address: TaskAddress, send: Send) -> TaskResult:
+        """Its gradient."""
+        return send(address, result)
+
+
+def checksums(gradient: Flat, shards: int) -> tuple[str, ...]:
+    """One a shard."""
+    return tuple(checksum(gradient[where]) for where in cuts(gradient.size, shards))
 
 
 def compile_seconds(problem: InnerProblem) -> float:

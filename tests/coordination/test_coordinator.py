@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import torch
 
+from metacl.aggregation import AGGREGATORS
 from metacl.coordination import coordinator
 from metacl.coordination.checkpoint import list_checkpoints, load_checkpoint
 from metacl.coordination.executor import LocalExecutor
 from metacl.coordination.failed_tasks import read_failed
 from metacl.coordination.flat import FlatLayout, checksum
+from metacl.coordination.gathering import InProcess
 from metacl.coordination.interrupt import StopRequested, StopSignals
 from metacl.coordination.run_folder import RunFolder
 from metacl.coordination.worker import Done, MetaGradientWork, ReplyDamaged, TaskFailed, TaskResult, Worker
@@ -31,7 +33,7 @@ def toy_result(address, meta):
     noise = np.random.default_rng([address.seed, address.step, address.index]).standard_normal(meta.size)
     gradient = (meta - noise).astype(np.float32)
     gradient[0] += {0: 1e20, 3: -1e20}.get(address.index, 0.0)
-    return TaskResult(gradient, checksum(gradient), float(np.square(gradient[1:]).sum()), (2.0, 1.0 + address.index))
+    return TaskResult(gradient, (checksum(gradient),), float(np.square(gradient[1:]).sum()), (2.0, 1.0 + address.index))
 
 
 class ToyExecutor:
@@ -47,6 +49,9 @@ class ToyExecutor:
         self.order = random.Random(order) if order is not None else None
         self.stop_at, self.harmed, self.harm = stop_at, harmed, harm
         self.asked = []
+
+    def gathering(self, meta):
+        return InProcess(AGGREGATORS.build({"name": "mean"}))
 
     def map(self, work, addresses, meta, left_out=None):
         self.asked.append(list(addresses))
@@ -309,7 +314,7 @@ def poison(value):
     def harm(result):
         gradient = result.gradient.copy()
         gradient[1] = value
-        return replace(result, gradient=gradient, checksum=checksum(gradient))
+        return replace(result, gradient=gradient, checksums=(checksum(gradient),))
 
     return harm
 
@@ -318,7 +323,7 @@ RESULT = toy_result(TaskAddress("train", 0, 2, 3), np.zeros(4, np.float32))
 
 
 def cut(result):
-    return replace(result, gradient=result.gradient[:-1], checksum=checksum(result.gradient[:-1]))
+    return replace(result, gradient=result.gradient[:-1], checksums=(checksum(result.gradient[:-1]),))
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,8 @@ def test_steps_are_torchs_in_two_groups(kind, torch_kind):
         for name, leaf in leaves.items():
             leaf.grad = gradient_of(step)[name]
         theirs.step()
-        assert all(torch.equal(mine.meta[name], leaf) for name, leaf in leaves.items())
+        for name, leaf in leaves.items():  # torch's fused kernels, which are meant, round differently
+            torch.testing.assert_close(mine.meta[name], leaf, rtol=1e-6, atol=1e-7)
 
 
 def test_the_given_tensors_stay_as_they_are():

@@ -33,16 +33,16 @@ def test_result_is_the_meta_gradient_of_the_addressed_task(worker):
     assert result.query_loss == pytest.approx(expected.query_loss, rel=1e-5)
     assert result.support_losses == pytest.approx(expected.support_losses, rel=1e-5)
     assert result.gradient.dtype == np.float32
-    assert result.checksum == checksum(result.gradient)
+    assert result.checksums == (checksum(result.gradient),)
 
 
 def test_same_address_same_bits_whatever_came_before(tmp_path, worker):
     meta = worker.layout.flatten(worker.initial)
     first = MetaGradientWork()(worker, ADDRESS, meta)
     MetaGradientWork()(worker, TaskAddress("train", 0, 4, 0), meta + 1)
-    assert MetaGradientWork()(worker, ADDRESS, meta).checksum == first.checksum
-    assert MetaGradientWork()(Worker(tiny_config(tmp_path)), ADDRESS, meta).checksum == first.checksum
-    assert MetaGradientWork()(worker, TaskAddress("train", 0, 3, 2), meta).checksum != first.checksum
+    assert MetaGradientWork()(worker, ADDRESS, meta).checksums == first.checksums
+    assert MetaGradientWork()(Worker(tiny_config(tmp_path)), ADDRESS, meta).checksums == first.checksums
+    assert MetaGradientWork()(worker, TaskAddress("train", 0, 3, 2), meta).checksums != first.checksums
 
 
 def test_divergence_is_a_failed_task_with_the_mend(worker):
@@ -64,7 +64,7 @@ def test_layout_holds_every_meta_parameter(worker):
 def test_work_and_results_travel(worker):
     result = MetaGradientWork()(worker, ADDRESS, worker.layout.flatten(worker.initial))
     assert pickle.loads(pickle.dumps(MetaGradientWork())) == MetaGradientWork()
-    assert checksum(pickle.loads(pickle.dumps(result)).gradient) == result.checksum
+    assert (checksum(pickle.loads(pickle.dumps(result)).gradient),) == result.checksums
 
 
 def test_threads_are_fixed(tmp_path):

@@ -57,8 +57,8 @@ def initialization_hash(config):
 class Drill:
     """The cluster, the executor on it, and runs of one small model."""
 
-    def __init__(self, folder):
-        self.folder = folder
+    def __init__(self, folder, workers):
+        self.folder, self.workers = folder, workers
         self.model = save_tiny_bert(folder / "model")
         self.cluster = Cluster(initialize_head=True, head_node_args=HEAD)
         self.nodes = []
@@ -66,7 +66,7 @@ class Drill:
         self.cluster.wait_for_nodes()
         ray.init(address=self.cluster.address, log_to_driver=False, logging_level=logging.CRITICAL)
         self.notes = []
-        self.executor = RayExecutor(small_config(self.model, folder / "none", workers=WORKERS), self.notes.append)
+        self.executor = RayExecutor(small_config(self.model, folder / "none", workers=workers), self.notes.append)
         self.executor.start()
         undisturbed = small_config(self.model, folder / "undisturbed")
         metacl.train(undisturbed)
@@ -101,7 +101,7 @@ class Drill:
 
     def config(self, name, **changes):
         number = len(list(self.folder.glob(f"{name}*")))
-        return small_config(self.model, self.folder / f"{name}{number}", workers=WORKERS, **changes)
+        return small_config(self.model, self.folder / f"{name}{number}", workers=self.workers, **changes)
 
     def train(self, name, after_step=None, **changes):
         """A run on the shared groups; its config, and what it said."""
@@ -124,7 +124,8 @@ class Drill:
 
 
 @pytest.fixture(scope="module")  # tests/ray has a cluster of its own in the same process
-def drill(tmp_path_factory):
-    made = Drill(tmp_path_factory.mktemp("drill"))
+def drill(tmp_path_factory, request):
+    workers = {**WORKERS, **getattr(request.module, "MORE_OF_WORKERS", {})}
+    made = Drill(tmp_path_factory.mktemp("drill"), workers)
     yield made
     made.close()

@@ -56,7 +56,7 @@ def test_the_numbers_of_one_rank_and_the_same_bits_again(run):
     found = {done.address: done.result for done in executor.map(MetaGradientWork(), ADDRESSES, meta)}
     again = {done.address: done.result for done in executor.map(MetaGradientWork(), ADDRESSES[::-1], meta)}
     for address in ADDRESSES:
-        assert found[address].checksum == again[address].checksum
+        assert found[address].checksums == again[address].checksums
         assert relative_distance(found[address].gradient, expected[address].gradient) < 1e-6
         assert found[address].query_loss == pytest.approx(expected[address].query_loss, rel=1e-6)
 
@@ -82,10 +82,10 @@ def test_a_lost_rank_is_the_loss_of_its_group_and_costs_no_bit(run):
     """Group 0 is found dead, and of group 1 a rank dies: both are started again, and all tasks are computed."""
     executor, alone, notes = run
     meta = middle_of_training(alone)
-    before = {done.address: done.result.checksum for done in executor.map(MetaGradientWork(), ADDRESSES, meta)}
+    before = {done.address: done.result.checksums for done in executor.map(MetaGradientWork(), ADDRESSES, meta)}
     group = executor._fleet.ready[1]
     pid = ray.get(group._ranks[1].__ray_call__.remote(lambda _: os.getpid()))
     os.kill(pid, signal.SIGKILL)
-    after = {done.address: done.result.checksum for done in executor.map(MetaGradientWork(), ADDRESSES, meta)}
+    after = {done.address: done.result.checksums for done in executor.map(MetaGradientWork(), ADDRESSES, meta)}
     assert after == before and set(after) == set(ADDRESSES)
     assert any("worker group 1 is lost" in note for note in notes)

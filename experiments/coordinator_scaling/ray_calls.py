@@ -1,0 +1,132 @@
+"""What Ray's calls cost the coordinator: its process's CPU time a task and a shard, on real groups and shards.
+
+The executor, the ranks' message handling and the shards are the real ones; only the tasks are not computed: a rank
+answers with the same small gradient each time, cut and sent as any other.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import ray
+
+from metacl.config import RunConfig, config_from_dict
+from metacl.coordination.flat import Flat
+from metacl.coordination.ray_executor import RayExecutor
+from metacl.coordination.ray_group import GroupRank
+from metacl.coordination.ray_shards import Shards
+from metacl.coordination.step import compute_step
+from metacl.coordination.worker import MetaGradientWork, TaskResult, Work, Worker, checksums
+from metacl.reporting import QuietProgress
+from metacl.tasks import TaskAddress
+
+GROUPS = 4
+SHARDS = (2, 8)
+TASKS = (64, 256)
+SIZE = 40_000
+"""Small gradients: what the coordinator does with large ones is measured without Ray (see simulate.py)."""
+
+
+@dataclass(frozen=True)
+class NoWork(MetaGradientWork):
+    """A gradient of ones for every task, after a few milliseconds."""
+
+    shards: int = 1
+
+    def __call__(self, worker: Worker, address: TaskAddress, meta: Flat) -> TaskResult:
+        """The same for all."""
+        time.sleep(0.01)
+        gradient = np.ones(meta.size, np.float32)
+        return TaskResult(gradient, checksums(gradient, self.shards), 1.0, (1.0,), norm=1.0)
+
+
+class EmptyRank(GroupRank):
+    """A rank without a model."""
+
+    def prepare(self, shards: list[Any]) -> None:
+        """Instead of `build`."""
+        self._shards = shards
+        self.worker: Any = None
+
+
+class Group:
+    """A group of one such rank, as the executor sees it."""
+
+    def __init__(self, shards: list[Any]) -> None:
+        self._rank = ray.remote(EmptyRank).options(num_cpus=0).remote()
+        ray.get(self._rank.prepare.remote(shards))
+
+    def submit(self, work: Work[Any], address: TaskAddress, parameters: Any) -> Any:
+        """As `WorkerGroup`."""
+        return self._rank.run.remote(work, address, parameters)
+
+    def cancel(self, reference: Any) -> None:
+        """Never."""
+
+
+class Groups:
+    """A fleet that is there and stays there."""
+
+    awaited: tuple[Any, ...] = ()
+
+    def __init__(self, config: RunConfig) -> None:
+        self.shards = Shards(config)
+        self.shards.start()
+        self.ready = {number: Group(self.shards.actors) for number in range(GROUPS)}
+
+    def advance(self, finished: Iterable[Any]) -> None:
+        """Nothing to wait for."""
+
+    def worked(self, number: int) -> None:
+        """Fine."""
+
+    def require(self, wanted: int) -> None:
+        """They are there."""
+
+
+def ray_calls() -> dict[str, Any]:
+    """CPU seconds of this process for steps of few and many tasks, with few and many shards; what one more costs."""
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        found = {shards: _steps(shards) for shards in SHARDS}
+    finally:
+        ray.shutdown()
+    a_task = [(cpu[TASKS[1]] - cpu[TASKS[0]]) / (TASKS[1] - TASKS[0]) for cpu in found.values()]
+    few, many = (found[shards][TASKS[0]] for shards in SHARDS)
+    return {
+        "groups": GROUPS,
+        "cpu_s": {f"{shards} shards, {tasks} tasks": s for shards, c in found.items() for tasks, s in c.items()},
+        "a_task_s": sum(a_task) / len(a_task),
+        "a_shard_s": max(0.0, (many - few) / (SHARDS[1] - SHARDS[0])),
+    }
+
+
+def _steps(shards: int) -> dict[int, float]:
+    """By number of tasks: the median CPU seconds of five steps after a first one."""
+    found = {}
+    executor = None
+    for tasks in TASKS:
+        config = config_from_dict(
+            {
+                "name": "calls",
+                "learner": "text_classifier",
+                "data": {"name": "labelled_text", "dataset": "oos"},
+                "outer": {"tasks_per_step": tasks},
+                "workers": {"gradient_shards": shards},
+            }
+        )
+        if executor is None:
+            executor = RayExecutor(config, lambda note: None)
+            executor._fleet = Groups(config)  # type: ignore[assignment]
+        spent = []
+        for step in range(6):
+            meta = np.full(SIZE, step, np.float32)
+            began = time.process_time()
+            compute_step(config, step, meta, NoWork(shards), executor, QuietProgress())
+            spent.append(time.process_time() - began)
+        found[tasks] = sorted(spent[1:])[2]
+    return found
