@@ -21,8 +21,10 @@ from metacl.coordination.coordinator import Resume
 from metacl.coordination.executor import Executor, LocalExecutor, Notify
 from metacl.coordination.flat import FlatLayout
 from metacl.coordination.interrupt import StopRequested, StopSignals
+from metacl.coordination.memory_plan import weightless
 from metacl.coordination.run_folder import RunFolder, write_text
 from metacl.coordination.step import Progress
+from metacl.coordination.worker import Meta
 from metacl.errors import ConfigError, RunInterrupted
 from metacl.evaluation import as_dict, default_methods
 from metacl.evaluation import evaluate as run_evaluation
@@ -74,7 +76,7 @@ def _train(config: RunConfig, progress: EvaluationProgress, resume: Resume) -> R
     folder = RunFolder(config.folder)
     folder.check(config, resume=resume != "never")
     check_data(config)
-    learner, initial = starting_point(config)
+    learner, initial = weightless(config) if config.parameters_in_parts else starting_point(config)
     start = coordinator.starting_checkpoint(config, FlatLayout.of(initial), resume, progress.note)
     # Signals come after the executor: ray.init puts a handler of its own in the place of ours.
     with running_executor(config, progress.note) as executor, StopSignals() as signals:
@@ -86,7 +88,8 @@ def _train(config: RunConfig, progress: EvaluationProgress, resume: Resume) -> R
                 "the first step traces and compiles: about two minutes, less once the compiler's cache is warm"
             )
         started = time.perf_counter()
-        trained = coordinator.train(config, initial, executor, progress, signals, start)
+        partition = config.inner.partitioned(learner.partition)
+        trained = coordinator.train(config, initial, executor, progress, signals, start, partition)
         training_seconds = time.perf_counter() - started
         write_initialization(
             folder.initialization, config, learner, trained.meta, trained.step, model_card(config, trained.step, None)
@@ -95,7 +98,7 @@ def _train(config: RunConfig, progress: EvaluationProgress, resume: Resume) -> R
             return RunResult(folder.path, folder.initialization, None)
         try:
             with signals.abandonable():
-                results = _measure(config, config.evaluation, executor, trained.meta, progress)
+                results = _measure(config, config.evaluation, executor, trained.broadcast, progress)
         except StopRequested:
             raise RunInterrupted(
                 f"training is complete ({folder.initialization}), the evaluation was stopped. "
@@ -135,11 +138,14 @@ def evaluate(
     progress = progress or QuietProgress()
     if config.evaluation is None:
         raise ConfigError("evaluation: missing; say ways, shots, queries and episodes.")
+    if config.parameters_in_parts:
+        raise ConfigError("workers.zero_stage: a stored initialization is sent out whole. Set workers.zero_stage=2.")
     check_data(config, training=False)
     with running_executor(config, progress.note) as executor, StopSignals() as signals:
         try:
             with signals.abandonable():
-                return _measure(config, config.evaluation, executor, stored.meta, progress)
+                meta = FlatLayout.of(stored.meta).flatten(stored.meta)
+                return _measure(config, config.evaluation, executor, meta, progress)
         except StopRequested:
             raise RunInterrupted("the evaluation was stopped; nothing was written.") from None
 
@@ -201,7 +207,7 @@ def read_metrics(folder: RunFolder) -> list[dict[str, Any]]:
 
 
 def _measure(
-    config: RunConfig, evaluation: Evaluation, executor: Executor, meta: Params, progress: EvaluationProgress
+    config: RunConfig, evaluation: Evaluation, executor: Executor, meta: Meta, progress: EvaluationProgress
 ) -> dict[str, Any]:
     progress.note(
         f"evaluating {evaluation.shape.ways}-way {evaluation.shape.shots}-shot on {evaluation.episodes} episodes "
@@ -210,7 +216,7 @@ def _measure(
     started = time.perf_counter()
     rows = run_evaluation(
         executor,
-        FlatLayout.of(meta).flatten(meta),
+        meta,
         default_methods(evaluation.steps, config.learner.has_features),
         evaluation,
         progress.evaluation_progress,

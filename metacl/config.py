@@ -383,6 +383,19 @@ class RunConfig(Component):
                 self.workers.offload == "nvme",
                 "workers.offload: nvme is for a frozen base. Set workers.offload=cpu",
             ),
+            (
+                self.workers.gradient_shards > 1,
+                "workers.gradient_shards: each part combines its own gradients. Set workers.gradient_shards=1",
+            ),
+            (
+                not self.outer.aggregator.by_coordinates,
+                f"outer.aggregator: {self.outer.aggregator.registered_name!r} looks at whole gradients. "
+                f"Set outer.aggregator=mean",
+            ),
+            (
+                self.outer.asynchronous is not None,
+                "outer.asynchronous: the parts move together. Set outer.asynchronous=null",
+            ),
         )
         for holds, reason in reasons:
             if holds:

@@ -20,6 +20,8 @@ BYTES = 4  # of a float32
 MB = 2**20
 PROCESS_MB = 600
 """What a process takes before it holds a model: torch, transformers and, in a worker group, Ray and DeepSpeed."""
+OUTER_COPIES = 5
+"""Of a part of the meta-parameters in a process of its own: it, as it is sent, a gradient, the two moments of Adam."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,8 @@ def make_plan(config: RunConfig, resume: Resume = "auto") -> Plan:
     sharded = workers.executor == "ray" and workers.zero_stage == 3
     # A base in shards may be more than this process can hold.
     learner, meta = weightless(config) if sharded else starting_point(config)
-    learned = parameter_count(meta)
+    shapes = config.inner.partitioned(learner.partition).shapes
+    learned = sum(shapes[name].numel() if name in shapes else tensor.numel() for name, tensor in meta.items())
     there = _available(config)
     obstacles = []
     least, most = workers.groups_to_start, workers.groups
@@ -75,6 +78,11 @@ def make_plan(config: RunConfig, resume: Resume = "auto") -> Plan:
             there_is = f"the smallest has {there.gpu_memory_mb:,.0f} MB"
             obstacles.append(f"{rank.on_device / MB:,.0f} MB needed on a GPU, {there_is}")
         needed_mb = least * workers.ranks_per_group * on_machine_mb
+        if config.parameters_in_parts:
+            part_mb = OUTER_COPIES * parameter_count(meta) * BYTES / MB
+            each = f"{PROCESS_MB} MB process + {part_mb:,.1f} MB its part, with its gradient and the optimizer's state"
+            lines.append(("meta-parameters", f"in {workers.ranks_per_group} parts, each: {each}"))
+            needed_mb += workers.ranks_per_group * (PROCESS_MB + part_mb)
         if needed_mb > there.memory_mb:
             obstacles.append(f"{needed_mb:,.0f} MB needed, {memory}")
         lines += [*_memory_lines(rank, config), ("memory in all", f"{needed_mb:,.0f} MB; {there.where}: {memory}")]

@@ -19,6 +19,7 @@ from metacl.adaptation.optimizers import INNER_OPTIMIZERS, InnerOptimizer
 from metacl.adaptation.preconditioners import PRECONDITIONERS, Preconditioner
 from metacl.errors import ConfigError
 from metacl.learners.base import HEAD, STEP_SIZE, Params
+from metacl.learners.partition import Partition
 from metacl.registry import Component, chosen_from
 
 
@@ -112,6 +113,13 @@ class InnerLoop(Component):
         """The meta-parameters of adapting itself, for adapted tensors of these shapes; see `StepSizes.initial`."""
         learned = {} if self.precondition is None else self.precondition.initial(shapes)
         return {**self.step_size.initial(shapes, self.steps), **learned}
+
+    def partitioned(self, partition: Partition) -> Partition:
+        """That of all meta-parameters, given that of what is learned: step sizes of each number lie as the numbers."""
+        if self.step_size.learn != "parameter":
+            return partition
+        sizes = {STEP_SIZE + name: shape for name, shape in partition.shapes.items()}
+        return Partition(partition.ranks, {**partition.shapes, **sizes})
 
     def preconditioned(self, meta: Params, grads: Params) -> Params:
         """The gradients as the optimizer gets them."""

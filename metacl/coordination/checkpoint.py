@@ -1,7 +1,8 @@
 """Checkpoints that are whole or not there: written aside, hashed, flushed to disk, then renamed.
 
 ``step-N/`` holds meta_params.safetensors, outer_state.safetensors, state.json and manifest.json (sha256 of
-the others). No pickle anywhere. An older checkpoint is removed only after the new one is safe; a damaged
+the others); where the meta-parameters lie in parts, the first two once a part, meta_params-0.safetensors, …, and none
+is in memory with another. No pickle anywhere. An older checkpoint is removed only after the new one is safe; a damaged
 one is named and the one before it is used.
 """
 
@@ -12,7 +13,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,17 +27,26 @@ from metacl.errors import ResourceError, TrainingError
 from metacl.learners.base import Params
 
 FORMAT = 1
-HASHED = {"meta_params.safetensors", "outer_state.safetensors", "state.json"}
+META, OUTER = "meta_params", "outer_state"
+
+PartTensors = tuple[Params, dict[str, Tensor]]
+"""Meta-parameters and outer optimizer's tensors of one part."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The state of training after `step` outer steps. `held_out`: plain values, how the held-out tasks went so far."""
+    """The state of training after `step` outer steps.
+
+    held_out : plain values, how the held-out tasks went so far.
+    parts : where the meta-parameters lie in parts, each of them, there when it is asked for; `meta` and `outer_state`
+    are empty then.
+    """
 
     step: int
     meta: Params
     outer_state: dict[str, Tensor]
     held_out: dict[str, Any] = field(default_factory=dict)
+    parts: Collection[PartTensors] = ()
 
 
 Write = Callable[[dict[str, Tensor], Path], None]
@@ -55,9 +65,13 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int, write: Writ
         for left in folder.glob(".step-*.tmp-*"):  # by a process that was killed while it wrote
             _remove(left)
         aside.mkdir()
-        write({n: t.detach().contiguous() for n, t in checkpoint.meta.items()}, aside / "meta_params.safetensors")
-        write(checkpoint.outer_state, aside / "outer_state.safetensors")
+        parts = checkpoint.parts or [(checkpoint.meta, checkpoint.outer_state)]
+        for part, (meta, outer_state) in zip(_endings(len(checkpoint.parts)), parts, strict=True):
+            write({n: t.detach().contiguous() for n, t in meta.items()}, aside / f"{META}{part}")
+            write(outer_state, aside / f"{OUTER}{part}")
         state = {"format": FORMAT, "step": checkpoint.step, "held_out": checkpoint.held_out}
+        if checkpoint.parts:
+            state["parts"] = len(checkpoint.parts)
         (aside / "state.json").write_text(json.dumps(state) + "\n")
         hashes = {path.name: _sha256(path) for path in sorted(aside.iterdir())}
         (aside / "manifest.json").write_text(json.dumps(hashes, indent=1) + "\n")
@@ -97,19 +111,47 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """Read and verify one checkpoint. Raises `TrainingError` saying what is damaged."""
     try:
         hashes = json.loads((path / "manifest.json").read_text())
-        if not isinstance(hashes, dict) or set(hashes) != HASHED:
-            raise TrainingError(f"{path}: manifest.json does not list {', '.join(sorted(HASHED))}.")
+        parts = sum(name.startswith(f"{META}-") for name in hashes) if isinstance(hashes, dict) else 0
+        hashed = {"state.json", *(kind + ending for kind in (META, OUTER) for ending in _endings(parts))}
+        if not isinstance(hashes, dict) or set(hashes) != hashed:
+            raise TrainingError(f"{path}: manifest.json does not list {', '.join(sorted(hashed))}.")
         for name, expected in hashes.items():
             if _sha256(path / name) != expected:
                 raise TrainingError(f"{path}: {name} is not what its manifest says (sha256 differs).")
         state = json.loads((path / "state.json").read_text())
-        meta = load_file(path / "meta_params.safetensors")
-        outer = load_file(path / "outer_state.safetensors")
+        whole: PartTensors = ({}, {}) if parts else _read_part(path, *_endings(0))
     except (OSError, ValueError, SafetensorError) as error:
         raise TrainingError(f"{path}: not a complete checkpoint ({error}).") from None
     if state.get("format") != FORMAT:
         raise TrainingError(f"{path}: written in format {state.get('format')}, this metacl reads {FORMAT}.")
-    return Checkpoint(int(state["step"]), meta, outer, state.get("held_out", {}))
+    stored = _StoredParts(path, parts) if parts else ()
+    return Checkpoint(int(state["step"]), *whole, state.get("held_out", {}), stored)
+
+
+@dataclass(frozen=True)
+class _StoredParts(Collection[PartTensors]):
+    """The parts of a checkpoint, read one by one."""
+
+    path: Path
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[PartTensors]:
+        return (_read_part(self.path, ending) for ending in _endings(self.count))
+
+    def __contains__(self, _: object) -> bool:
+        return False
+
+
+def _endings(parts: int) -> list[str]:
+    """Of the files' names; 0 for meta-parameters that do not lie in parts."""
+    return [f"-{part}.safetensors" for part in range(parts)] or [".safetensors"]
+
+
+def _read_part(path: Path, ending: str) -> PartTensors:
+    return load_file(path / f"{META}{ending}"), load_file(path / f"{OUTER}{ending}")
 
 
 def newest_checkpoint(folder: Path, notify: Notify) -> Checkpoint | None:

@@ -6,11 +6,12 @@ results are combined in address order, so what it trains does not depend on who 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
-import numpy as np
+from torch import Tensor
 
 from metacl.config import RunConfig
 from metacl.coordination.asynchronous import asynchronous_steps
@@ -18,15 +19,16 @@ from metacl.coordination.checkpoint import Checkpoint, load_checkpoint, newest_c
 from metacl.coordination.executor import Executor, Notify
 from metacl.coordination.failed_tasks import record_failed
 from metacl.coordination.faults import Faults
-from metacl.coordination.flat import Flat, FlatLayout
+from metacl.coordination.flat import FlatLayout
 from metacl.coordination.held_out import HeldOutState, held_out_loss
 from metacl.coordination.interrupt import StopRequested, StopSignals
-from metacl.coordination.outer import OuterOptimizer
+from metacl.coordination.meta_state import HoldsParts, MetaState, PartedState, WholeState
 from metacl.coordination.run_folder import RunFolder
 from metacl.coordination.step import MetaGradient, Progress, StepClock, StepFailed, compute_step, step_metrics
-from metacl.coordination.worker import MetaGradientWork
+from metacl.coordination.worker import Meta, MetaGradientWork, PartedMeta
 from metacl.errors import ConfigError, ResourceError, RunInterrupted, TrainingError
 from metacl.learners.base import Params
+from metacl.learners.partition import Partition
 
 Resume = Literal["auto", "never"] | Path
 
@@ -50,7 +52,7 @@ def starting_checkpoint(config: RunConfig, layout: FlatLayout, resume: Resume, n
         if found is None:
             return None
         checkpoint = found
-    if FlatLayout.of(checkpoint.meta) != layout:
+    if any(FlatLayout.of(meta) != layout for meta, _ in checkpoint.parts or [(checkpoint.meta, {})]):
         raise ConfigError(
             f"the checkpoint at step {checkpoint.step} holds other meta-parameters than this config makes."
         )
@@ -75,10 +77,15 @@ def _named_checkpoint(config: RunConfig, path: Path) -> Checkpoint:
 
 @dataclass(frozen=True)
 class Trained:
-    """What training made: the meta-parameters after `step` outer steps, which may be the best ones, not the last."""
+    """What training made: the meta-parameters after `step` outer steps, which may be the best ones, not the last.
 
-    meta: Params
+    meta : by name; where they lie in parts, one is put together when it is asked for. broadcast : as executors take
+    them.
+    """
+
+    meta: Mapping[str, Tensor]
     step: int
+    broadcast: Meta
 
 
 def train(
@@ -88,19 +95,22 @@ def train(
     progress: Progress,
     signals: StopSignals,
     start: Checkpoint | None,
+    partition: Partition | None = None,
 ) -> Trained:
     """Run (or continue) the outer loop.
 
     Parameters
     ----------
     initial : Params
-        Where the meta-parameters start.
+        Where the meta-parameters start; of those that lie in parts only the shapes of a part count.
     executor : Executor
         Already started.
     signals : StopSignals
         Entered; says when to stop.
     start : Checkpoint or None
         From `starting_checkpoint`.
+    partition : Partition, optional
+        Of the meta-parameters, where they lie in parts on the executor's ranks.
 
     Raises
     ------
@@ -109,7 +119,7 @@ def train(
     TrainingError, ResourceError
         See `metacl.errors`. When workers are lost for good the last finished step is saved first.
     """
-    run = _Run(config, initial, executor, progress, start)
+    run = _Run(config, _state(config, initial, executor, partition, start), executor, progress, start)
     try:
         while True:
             with signals.abandonable():
@@ -129,25 +139,37 @@ def train(
         ) from None
 
 
+def _state(
+    config: RunConfig, initial: Params, executor: Executor, partition: Partition | None, start: Checkpoint | None
+) -> MetaState:
+    """At its start, or where `start` ends."""
+    state: MetaState
+    if partition is None or not partition.shapes:
+        state = WholeState(config.outer, initial)
+    else:
+        state = PartedState(config, initial, partition, cast(HoldsParts, executor), start is None)
+    if start is not None:
+        state.restore(start)
+    return state
+
+
 class _Run:
     """The outer loop's state: the optimizer, how many steps are taken, how the held-out tasks went, what is saved."""
 
     def __init__(
-        self, config: RunConfig, initial: Params, executor: Executor, progress: Progress, start: Checkpoint | None
+        self, config: RunConfig, state: MetaState, executor: Executor, progress: Progress, start: Checkpoint | None
     ) -> None:
         self.folder = RunFolder(config.folder)
         self.step = 0
         self._config = config
         self._executor = executor
         self._progress = progress
-        self._outer = OuterOptimizer(config.outer, initial)
-        self._layout = FlatLayout.of(initial)
+        self._state = state
         self._faults = Faults(config.faults, self.folder.faults, progress.note)
         self._held_out = HeldOutState()
         self._held_out_loss: float | None = None
         self._saved = -1
         if start is not None:
-            self._outer.restore(start.meta, start.outer_state)
             self._held_out = HeldOutState(**start.held_out)
             self.step = self._saved = start.step
             progress.note(f"continuing after step {self.step}")
@@ -168,7 +190,7 @@ class _Run:
         held_out = self._config.outer.held_out
         if held_out is None or not self._held_out.due(held_out, self.step, self._config.outer.steps):
             return
-        loss = held_out_loss(self._config, held_out, self._executor, self._meta())
+        loss = held_out_loss(self._config, held_out, self._executor, self._state.broadcast())
         after = self._held_out.after(self.step, loss)
         best = after.best_step == self.step
         if best:
@@ -180,26 +202,22 @@ class _Run:
 
     def compute(self) -> MetaGradient:
         """The meta-gradient of the next step. Changes nothing but what is on record of failed tasks."""
-        work = self._faults.strike(MetaGradientWork())
+        work, meta = self._faults.strike(MetaGradientWork()), self._state.broadcast()
         try:
-            if self._asynchronous is not None:
-                found = self._asynchronous.compute_step(self.step, self._meta(), work)
+            if self._asynchronous is not None and not isinstance(meta, PartedMeta):
+                found = self._asynchronous.compute_step(self.step, meta, work)
             else:
-                found = compute_step(self._config, self.step, self._meta(), work, self._executor, self._progress)
+                found = compute_step(self._config, self.step, meta, work, self._executor, self._progress)
         except StepFailed as error:
-            record_failed(self.folder.failed, self.step, self._outer.meta, error.left_out)
+            record_failed(self.folder.failed, self.step, self._state.for_replay, error.left_out)
             raise
         if found.left_out:
-            record_failed(self.folder.failed, self.step, self._outer.meta, found.left_out)
+            record_failed(self.folder.failed, self.step, self._state.for_replay, found.left_out)
         return found
 
     def take_step(self, found: MetaGradient) -> None:
         """Move the parameters, write the metrics, save if it is time."""
-        norm = self._outer.step(self._layout.unflatten(found.gradient), self.step)
-        if not all(np.isfinite(parameter.detach().numpy()).all() for parameter in self._outer.meta.values()):
-            raise TrainingError(
-                f"outer step {self.step}: the meta-parameters are not finite. Lower outer.learning_rate."
-            )
+        norm = self._state.move(found.gradient, self.step)
         metrics = step_metrics(self.step, found, norm, self._clock, self._held_out_loss)
         self._held_out_loss = None
         self.step += 1
@@ -221,16 +239,10 @@ class _Run:
         """The best parameters where held-out tasks say which, else the last. The last are saved."""
         self.save()
         if self._held_out.best_step < 0:
-            return Trained(_copies(self._outer.meta), self.step)
+            return Trained(self._state.meta, self.step, self._state.broadcast())
         best = load_checkpoint(self.folder.best / f"step-{self._held_out.best_step}")
-        return Trained(best.meta, best.step)
-
-    def _meta(self) -> Flat:
-        return self._layout.flatten(self._outer.meta)
+        self._state.restore(best)
+        return Trained(self._state.meta, best.step, self._state.broadcast())
 
     def _checkpoint(self) -> Checkpoint:
-        return Checkpoint(self.step, self._outer.meta, self._outer.state(), self._held_out.to_dict())
-
-
-def _copies(params: Params) -> Params:
-    return {name: parameter.detach().clone() for name, parameter in params.items()}
+        return self._state.checkpoint(self.step, self._held_out.to_dict())

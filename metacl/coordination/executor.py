@@ -14,7 +14,7 @@ import torch
 from metacl.config import RunConfig
 from metacl.coordination.flat import Flat
 from metacl.coordination.gathering import Gathering, InProcess
-from metacl.coordination.worker import Done, ReplyDamaged, TaskFailed, Work, Worker
+from metacl.coordination.worker import Done, Meta, PartedMeta, ReplyDamaged, TaskFailed, Work, Worker
 from metacl.errors import ResourceError
 from metacl.tasks import TaskAddress
 
@@ -39,7 +39,7 @@ class Executor(Protocol):
         ...
 
     def map(
-        self, work: Work[R], addresses: Sequence[TaskAddress], meta: Flat, left_out: LeftOut | None = None
+        self, work: Work[R], addresses: Sequence[TaskAddress], meta: Meta, left_out: LeftOut | None = None
     ) -> Iterator[Done[R]]:
         """Compute `work` for every address; results come as they finish, in any order, checked, each exactly once.
 
@@ -48,7 +48,7 @@ class Executor(Protocol):
         """
         ...
 
-    def gathering(self, meta: Flat) -> Gathering:
+    def gathering(self, meta: Meta) -> Gathering:
         """Where the gradients of a step at parameters `meta` are to be combined; ready for them."""
         ...
 
@@ -93,9 +93,10 @@ class LocalExecutor:
         self._worker = Worker(self._config)
 
     def map(
-        self, work: Work[R], addresses: Sequence[TaskAddress], meta: Flat, left_out: LeftOut | None = None
+        self, work: Work[R], addresses: Sequence[TaskAddress], meta: Meta, left_out: LeftOut | None = None
     ) -> Iterator[Done[R]]:
         """One after the other."""
+        assert not isinstance(meta, PartedMeta), "one process holds them whole"
         for address in addresses:
             try:
                 result = self._compute(work, address, meta)
@@ -123,7 +124,7 @@ class LocalExecutor:
         work.check(result, meta)
         return result
 
-    def gathering(self, meta: Flat) -> Gathering:
+    def gathering(self, meta: Meta) -> Gathering:
         """Here."""
         return InProcess(self._config.outer.aggregator)
 

@@ -70,7 +70,7 @@ class Faults:
     def saved(self, path: Path, step: int) -> None:
         """The checkpoint after `step` outer steps is safe."""
         if self._take(lambda fault: fault.kind == "corrupt_checkpoint" and fault.step < step):
-            file = path / "meta_params.safetensors"
+            file = min(path.glob("meta_params*.safetensors"))
             content = bytearray(file.read_bytes())
             content[-1] ^= 1
             file.write_bytes(content)

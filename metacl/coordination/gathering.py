@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from metacl.aggregation import Aggregator, Contribution
 from metacl.coordination.flat import Flat
-from metacl.coordination.worker import TaskResult
+from metacl.coordination.worker import PartedGradient, TaskResult
 from metacl.tasks import TaskAddress
 
 
@@ -30,8 +30,8 @@ class Gathering(ABC):
         """Add a portion of one task or more. Raises `GradientsLost`."""
 
     @abstractmethod
-    def result(self) -> Flat:
-        """The step's gradient (P,). Raises `GradientsLost`."""
+    def result(self) -> Flat | PartedGradient:
+        """The step's gradient (P,), or its norm where it stays with the parts. Raises `GradientsLost`."""
 
 
 class InProcess(Gathering):

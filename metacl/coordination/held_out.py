@@ -13,7 +13,7 @@ from metacl.config import HeldOut, RunConfig
 from metacl.coordination.executor import Executor
 from metacl.coordination.flat import Flat
 from metacl.coordination.step import mean
-from metacl.coordination.worker import TaskFailed, Work, Worker
+from metacl.coordination.worker import Meta, TaskFailed, Work, Worker
 from metacl.learners.base import as_leaves
 from metacl.metagradients import InnerLoopDiverged, adapt, plain_gradient
 from metacl.tasks import TaskAddress
@@ -68,7 +68,7 @@ class HeldOutState:
         return asdict(self)
 
 
-def held_out_loss(config: RunConfig, held_out: HeldOut, executor: Executor, meta: Flat) -> float:
+def held_out_loss(config: RunConfig, held_out: HeldOut, executor: Executor, meta: Meta) -> float:
     """Mean query loss over the held-out tasks; infinite if one of them diverges."""
     addresses = [TaskAddress("valid", config.seed, 0, index) for index in range(held_out.tasks)]
     try:

@@ -15,10 +15,13 @@ from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedModel
 
 from metacl.config import RunConfig, Workers
+from metacl.learners.adapted import Adapted, whole_model
+from metacl.learners.adapting import ShardedModel
 from metacl.learners.base import STEP_SIZE, Learner, Params, as_leaves
 from metacl.learners.engine import Engine
-from metacl.learners.gathered import SHARDED
+from metacl.learners.gathered import SHARDED, gather_in_layers
 from metacl.learners.live_memory import LiveMemory
+from metacl.learners.partition import part_size
 from metacl.learners.precision import linears_to_bfloat16
 from metacl.learners.ranks import RankGroup
 from metacl.tasks import TaskAddress
@@ -34,7 +37,7 @@ META = torch.device("meta")
 class RankMemory:
     """Bytes on one rank.
 
-    base : of the frozen model, this rank's part and what is whole on every rank. offloaded : what of it lies in the
+    base : of the model, this rank's part and what is whole on every rank. offloaded : what of it lies in the
     machine's memory or on disk, not on the rank's device. gathered : the largest matrix, whole.
     trajectory : θ_0 … θ_K and the meta-parameters. activations : the most that else is alive at one time.
     """
@@ -73,8 +76,13 @@ def rank_memory(config: RunConfig) -> RankMemory:
     inner = sum(_bytes(tensor) for name, tensor in meta.items() if not name.startswith(STEP_SIZE))
     assert learner.module is not None
     base, offloaded, gathered = _base_sizes(learner.module, config.workers)
+    in_the_walk = 0
+    if config.learner.adapts_whole_model:  # the pretrained weights are held beside what they become
+        base += sum(map(_bytes, learner.initial.values()))
+        sizes = [shape.numel() for shape in learner.partition.shapes.values()]
+        gathered = in_the_walk = max(sizes, default=0) * torch.float32.itemsize
     trajectory = inner * (config.inner.steps + 2)  # φ, then θ_0 … θ_K
-    activations = max(0, walk.peak + inner - trajectory)
+    activations = max(0, walk.peak + inner - trajectory - in_the_walk)
     together = min(config.workers.tasks_per_forward, config.outer.tasks_per_step)
     return RankMemory(base, offloaded, gathered, together * trajectory, together * activations)
 
@@ -102,12 +110,25 @@ class _OneOf(RankGroup):
         """Its own rows in everyone's place."""
         return rows.unsqueeze(1).expand(-1, self.size, *rows.shape[1:]).flatten(0, 1)
 
+    def gather(self, part: Tensor) -> Tensor:
+        """As large as all parts."""
+        return part.new_empty(self.size * part.numel())
+
+    def reduce_scatter(self, whole: Tensor) -> Tensor:
+        """As large as one."""
+        return whole.new_empty(whole.numel() // self.size)
+
+    def total(self, value: Tensor) -> Tensor:
+        """Itself."""
+        return value
+
 
 class _WeightlessEngine(Engine):
     """A model of the right shapes and no weights."""
 
     def __init__(self, workers: Workers) -> None:
         self.ranks = _OneOf(0, workers.ranks_per_group)
+        self._workers = workers
 
     def load(self, kind: Any, folder: Path, attention: str, base_dtype: str, device: torch.device) -> PreTrainedModel:
         """Shapes only."""
@@ -118,18 +139,41 @@ class _WeightlessEngine(Engine):
             linears_to_bfloat16(model)
         return model
 
+    def adapt_all(self, model: PreTrainedModel) -> Adapted:
+        """Whole, or in parts at stage 3."""
+        adapted = whole_model(model)
+        if not _in_shards(self._workers):
+            return adapted
+        parameters = dict(model.named_parameters())
+        names = adapted.module_names.values()
+        adapting = {id(parameters[name]) for name in names}
+        gathering = gather_in_layers(model, {id(p) for p in _sharded(model, self._workers) if id(p) in adapting})
+        size = self.ranks.size
+        parts = {name: torch.empty(part_size(parameters[name].numel(), size), device=META) for name in names}
+        return ShardedModel(model, parts, {name: parameters[name].shape for name in names}, self.ranks, gathering)
+
+
+def _in_shards(workers: Workers) -> bool:
+    return workers.executor == "ray" and workers.zero_stage == 3
+
+
+def _sharded(model: nn.Module, workers: Workers) -> list[nn.Parameter]:
+    """What is gathered for each use; DeepSpeed leaves small matrices whole."""
+    small = workers.deepspeed.get("zero_optimization", {}).get("stage3_param_persistence_threshold", PERSISTENT)
+    matrices = {id(module.weight) for module in model.modules() if isinstance(module, SHARDED)}
+    return [p for p in model.parameters() if id(p) in matrices and p.numel() > small]
+
 
 def _base_sizes(model: nn.Module, workers: Workers) -> tuple[int, int, int]:
     """Bytes of the frozen base on one rank, of these offloaded, and of the largest matrix that is gathered."""
     frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
-    if workers.executor == "local" or workers.zero_stage < 3:
+    if not _in_shards(workers):
         return sum(map(_bytes, frozen)), 0, 0
-    small = workers.deepspeed.get("zero_optimization", {}).get("stage3_param_persistence_threshold", PERSISTENT)
-    matrices = {id(module.weight) for module in model.modules() if isinstance(module, SHARDED)}
-    sharded = [p for p in frozen if id(p) in matrices and p.numel() > small]
+    sharded = [p for p in _sharded(model, workers) if not p.requires_grad]
     parts = sum(-(-_bytes(parameter) // workers.ranks_per_group) for parameter in sharded)
     # Beside what is whole on every rank DeepSpeed keeps this rank's part of it.
-    whole = [_bytes(p) for p in frozen if not (id(p) in matrices and p.numel() > small)]
+    gathered = {id(p) for p in sharded}
+    whole = [_bytes(p) for p in frozen if id(p) not in gathered]
     kept = sum(size + -(-size // workers.ranks_per_group) for size in whole)
     return parts + kept, parts if workers.offload != "none" else 0, max(map(_bytes, sharded), default=0)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -36,9 +37,13 @@ class OuterOptimizer:
         self._optimizer = kinds[config.optimizer](groups, fused=True)
         self._base_rates = [group["lr"] for group in self._optimizer.param_groups]
 
-    def step(self, gradient: Params, step: int) -> float:
-        """Take outer step number `step` (from 0). Returns the gradient's norm before clipping."""
-        norm = math.hypot(*(euclidean_norm(g.numpy().reshape(-1)) for g in gradient.values()))
+    def step(self, gradient: Params, step: int, norm: float | None = None) -> float:
+        """Take outer step number `step` (from 0). Returns the gradient's norm before clipping.
+
+        norm : given where these are a part only of all meta-parameters.
+        """
+        if norm is None:
+            norm = math.hypot(*(euclidean_norm(g.numpy().reshape(-1)) for g in gradient.values()))
         limit = self._config.clip_norm
         scale = limit / norm if limit is not None and norm > limit else 1.0
         for name, parameter in self.meta.items():
@@ -48,6 +53,10 @@ class OuterOptimizer:
             group["lr"] = rate * factor
         self._optimizer.step()
         return norm
+
+    def finite(self) -> bool:
+        """Whether all meta-parameters are."""
+        return all(np.isfinite(parameter.detach().numpy()).all() for parameter in self.meta.values())
 
     def state(self) -> dict[str, Tensor]:
         """The optimizer's tensors as ``<slot>/<meta name>``, for a checkpoint."""

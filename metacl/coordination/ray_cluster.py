@@ -138,3 +138,8 @@ def _check_capacity(workers: Workers) -> None:
                 f"workers: {_asked(workers, groups)} need {wanted} {kind}s, the cluster has {present:g}. "
                 f"Lower workers.groups or add nodes."
             )
+
+
+def shard_nodes() -> list[str]:
+    """The nodes that processes are spread over which combine gradients or hold meta-parameters."""
+    return sorted(n["NodeID"] for n in ray.nodes() if n["Alive"] and n["Resources"].get("CPU"))

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
 import ray
 from ray.exceptions import RayError, RayTaskError, TaskCancelledError
 
@@ -19,9 +20,10 @@ from metacl.coordination.flat import Flat
 from metacl.coordination.gathering import Gathering, InProcess
 from metacl.coordination.interrupt import held
 from metacl.coordination.ray_fleet import POLL_S, Fleet, error_of_ours, essence, is_loss
+from metacl.coordination.ray_parts import InParts, RayParts
 from metacl.coordination.ray_shards import Sharded
 from metacl.coordination.scheduler import Scheduler, Ticket
-from metacl.coordination.worker import Done, Parameters, Reply, ReplyDamaged, TaskFailed, Work
+from metacl.coordination.worker import Done, Meta, Parameters, PartedMeta, Reply, ReplyDamaged, TaskFailed, Work
 from metacl.errors import ResourceError
 from metacl.tasks import TaskAddress
 
@@ -55,7 +57,7 @@ class RayExecutor:
         self._fleet.start()
 
     def map(
-        self, work: Work[R], addresses: Sequence[TaskAddress], meta: Flat, left_out: LeftOut | None = None
+        self, work: Work[R], addresses: Sequence[TaskAddress], meta: Meta, left_out: LeftOut | None = None
     ) -> Iterator[Done[R]]:
         """Results as groups finish them. Raises `ResourceError` if too few groups are left, or a task kills them."""
         parameters, shared = self._broadcast(meta)
@@ -112,8 +114,20 @@ class RayExecutor:
             if out.ticket.group in self._fleet.ready:
                 self._fleet.ready[out.ticket.group].cancel(reference)
 
-    def gathering(self, meta: Flat) -> Gathering:
-        """With the shards, if there are several."""
+    @property
+    def parts(self) -> RayParts:
+        """The processes that hold the parts of the meta-parameters, where they lie in parts."""
+        assert isinstance(self._fleet.shards, RayParts)
+        return self._fleet.shards
+
+    def initial_parts(self) -> list[Any]:
+        """See `metacl.coordination.meta_state.HoldsParts`."""
+        return self._fleet.ready[min(self._fleet.ready)].initial()
+
+    def gathering(self, meta: Meta) -> Gathering:
+        """With the parts, or the shards, if there are several."""
+        if isinstance(meta, PartedMeta):
+            return InParts(self.parts)
         if not self._fleet.shards.actors:
             return InProcess(self._config.outer.aggregator)
         parameters, _ = self._broadcast(meta)
@@ -124,8 +138,10 @@ class RayExecutor:
         self._running, self._sent = {}, None
         self._fleet.close()
 
-    def _broadcast(self, meta: Flat) -> tuple[Parameters, Any]:
+    def _broadcast(self, meta: Meta) -> tuple[Parameters, Any]:
         """The parameters and the reference that workers get: the same for all calls of a step."""
+        if isinstance(meta, PartedMeta):
+            return Parameters(np.zeros(0, np.float32), meta.version), meta  # none of them are here
         if self._sent is None or self._sent[0].flat is not meta:
             parameters = Parameters.of(meta)
             with held():

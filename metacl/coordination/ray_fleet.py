@@ -19,6 +19,7 @@ from metacl.config import RunConfig
 from metacl.coordination.executor import Notify, out_of_memory
 from metacl.coordination.ray_cluster import connect
 from metacl.coordination.ray_group import WorkerGroup
+from metacl.coordination.ray_parts import RayParts
 from metacl.coordination.ray_shards import Shards
 from metacl.errors import MetaclError, ResourceError
 
@@ -50,7 +51,7 @@ class Fleet:
         self._too_few_since: float | None = None
         self._owns_connection = False
         self.ready: dict[int, WorkerGroup] = {}
-        self.shards = Shards(config)
+        self.shards = RayParts(config) if config.parameters_in_parts else Shards(config)
 
     def start(self) -> None:
         """Connect, and bring up all groups; returns when enough of them are ready.

@@ -18,7 +18,8 @@ from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from metacl.config import RunConfig, Workers, config_from_dict
-from metacl.coordination.flat import checksum
+from metacl.coordination.flat import Flat, checksum
+from metacl.coordination.ray_parts import PartSender, meta_for_ranks
 from metacl.coordination.ray_shards import ShardSender
 from metacl.coordination.worker import Parameters, Reply, ReplyDamaged, Work, Worker
 from metacl.errors import MetaclError
@@ -86,9 +87,17 @@ class WorkerGroup:
         return None
 
     def submit(self, work: Work[Any], address: TaskAddress, parameters: Any) -> Any:
-        """A reference to the `Reply`, in order of submission. `parameters` is a reference to `Parameters`."""
-        first, *_ = [actor.run.remote(work, address, parameters) for actor in self._ranks]
+        """A reference to the `Reply`, in order of submission.
+
+        parameters : a reference to `Parameters`, or a `PartedMeta` with one for each rank.
+        """
+        shared = meta_for_ranks(parameters, len(self._ranks))
+        first, *_ = [actor.run.remote(work, address, own) for actor, own in zip(self._ranks, shared, strict=True)]
         return first
+
+    def initial(self) -> list[Any]:
+        """References to the meta-parameters that each rank starts with, flat."""
+        return [rank.initial.remote() for rank in self._ranks]
 
     def cancel(self, reference: Any) -> None:
         """Drop work that has not begun. Several ranks do it all the same: one may have begun where another has not."""
@@ -166,6 +175,10 @@ class GroupRank:
         where = f"rank {rank} of {self._size}, pid {os.getpid()}, ZeRO stage {workers.zero_stage}"
         return f"group ready ({where}): {resolved.learner.source()}"
 
+    def initial(self) -> Flat:
+        """The meta-parameters that this rank starts with."""
+        return self.worker.layout.flatten(self.worker.initial)
+
     def run(self, work: Work[Any], address: TaskAddress, parameters: Parameters) -> Reply[Any] | None:
         """Compute one piece of work. The reply of rank 0 is the group's; the others keep theirs to themselves.
 
@@ -186,6 +199,9 @@ class GroupRank:
             self._version = parameters.version
         try:
             result = work(self.worker, address, parameters.flat)
+            if self._shards and self.worker.partition.shapes:
+                sender = PartSender(self._shards[self._rank], parameters.version, self.engine.ranks)
+                result = work.sent(result, address, sender)
         except MetaclError:
             raise
         except RankLost as lost:
@@ -197,7 +213,7 @@ class GroupRank:
             raise
         if self._rank > 0:
             return None
-        if self._shards:
+        if self._shards and not self.worker.partition.shapes:
             result = work.sent(result, address, ShardSender(self._shards, parameters.version))
         return Reply(parameters.version, result)
 

@@ -23,6 +23,7 @@ from metacl.config import RunConfig
 from metacl.coordination.flat import Flat, cuts, examine
 from metacl.coordination.gathering import Gathering, GradientsLost
 from metacl.coordination.interrupt import held
+from metacl.coordination.ray_cluster import shard_nodes
 from metacl.coordination.shards import Combined, Counted, GradientShard, Part, Verdict
 from metacl.coordination.worker import DAMAGED, ReplyDamaged, TaskResult
 from metacl.errors import ResourceError
@@ -82,7 +83,7 @@ class Shards:
         count = self._config.workers.gradient_shards
         if count == 1:
             return
-        nodes = sorted(n["NodeID"] for n in ray.nodes() if n["Alive"] and n["Resources"].get("CPU"))
+        nodes = shard_nodes()
         arguments = self._config.plugins, self._config.outer.aggregator.to_dict()
         for number in range(count):
             options = ray.remote(ShardActor).options(
@@ -117,7 +118,12 @@ class Shards:
     def _ask(self, method: str, *arguments: Any) -> list[Any]:
         """Every shard's answer. Raises `ResourceError` if one has none within ``workers.start_timeout_s``."""
         with held():
-            pending = answers = [getattr(actor, method).remote(*arguments) for actor in self.actors]
+            asked = [getattr(actor, method).remote(*arguments) for actor in self.actors]
+        return self.answers(asked)
+
+    def answers(self, references: Sequence[Any]) -> list[Any]:
+        """What the references hold, in time. Raises as `_ask`."""
+        pending = list(references)
         limit = self._config.workers.start_timeout_s
         deadline = time.monotonic() + limit
         while pending:
@@ -125,11 +131,11 @@ class Shards:
                 _, pending = ray.wait(pending, num_returns=len(pending), timeout=POLL_S)
             if pending and time.monotonic() > deadline:
                 raise ResourceError(
-                    f"workers.gradient_shards: {len(pending)} of {len(answers)} shards do not answer within "
+                    f"workers.gradient_shards: {len(pending)} of {len(references)} shards do not answer within "
                     f"workers.start_timeout_s = {limit:.0f} s. The same command continues from the last finished step."
                 )
         with held():
-            return list(ray.get(answers))
+            return list(ray.get(list(references)))
 
 
 class Sharded(Gathering):

@@ -42,6 +42,8 @@ def replay(config: RunConfig, step: int, index: int) -> Replay:
     ConfigError
         The run has no such task, or its parameters are not kept: those of failed tasks and of checkpoints are.
     """
+    if config.parameters_in_parts:
+        raise ConfigError("replay: this run's meta-parameters lie in parts, and they are computed with whole here.")
     count = config.outer.tasks_per_step * config.outer.accumulate
     if not 0 <= index < count:
         raise ConfigError(f"replay: a step of this run has tasks 0 to {count - 1}, not {index}.")

@@ -15,7 +15,7 @@ from metacl.coordination.executor import Executor
 from metacl.coordination.flat import Flat
 from metacl.coordination.gathering import GradientsLost
 from metacl.coordination.together import map_together
-from metacl.coordination.worker import TaskResult, Work
+from metacl.coordination.worker import Meta, PartedGradient, TaskResult, Work
 from metacl.errors import ResourceError, TrainingError
 from metacl.tasks import TaskAddress
 
@@ -100,7 +100,7 @@ class MetaGradient:
     staleness : the mean of the outer steps taken since the tasks were handed out; None in synchronous steps.
     """
 
-    gradient: Flat
+    gradient: Flat | PartedGradient
     losses: list[TaskLosses]
     left_out: dict[TaskAddress, str]
     staleness: float | None = None
@@ -117,7 +117,7 @@ class StepFailed(TrainingError):
 def compute_step(
     config: RunConfig,
     step: int,
-    meta: Flat,
+    meta: Meta,
     work: Work[TaskResult],
     executor: Executor,
     progress: Progress,
@@ -146,7 +146,7 @@ def compute_step(
 
 
 def _compute_once(
-    config: RunConfig, step: int, meta: Flat, work: Work[TaskResult], executor: Executor, progress: Progress
+    config: RunConfig, step: int, meta: Meta, work: Work[TaskResult], executor: Executor, progress: Progress
 ) -> MetaGradient:
     outer = config.outer
     count = outer.tasks_per_step * outer.accumulate

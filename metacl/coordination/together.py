@@ -13,6 +13,7 @@ from metacl.coordination.executor import Executor, LeftOut
 from metacl.coordination.flat import Flat
 from metacl.coordination.worker import (
     Done,
+    Meta,
     MetaGradientWork,
     Send,
     TaskFailed,
@@ -81,7 +82,7 @@ class Together(Work[tuple[Outcome, ...]]):
 
 
 def map_together(
-    executor: Executor, addresses: Sequence[TaskAddress], count: int, meta: Flat, left_out: LeftOut
+    executor: Executor, addresses: Sequence[TaskAddress], count: int, meta: Meta, left_out: LeftOut
 ) -> Iterator[Done[TaskResult]]:
     """As `Executor.map` of `MetaGradientWork`, `count` neighbouring addresses at a time."""
     bundles = {addresses[begin]: tuple(addresses[begin : begin + count]) for begin in range(0, len(addresses), count)}

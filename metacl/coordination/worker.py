@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from metacl.coordination.flat import Flat, FlatLayout, checksum, cuts, examine
 from metacl.errors import TrainingError
 from metacl.learners.base import Params, Task, as_leaves, use_threads
 from metacl.learners.engine import Engine
+from metacl.learners.partition import Partition
 from metacl.metagradients import InnerLoopDiverged, InnerProblem, MetaGradientResult, Reverse
 from metacl.tasks import TaskAddress
 
@@ -47,6 +48,7 @@ class Worker:
         self.learner = config.learner.build(config.seed, device, engine)
         self.initial: Params = config.objective.meta_parameters(self.learner, config.inner, config.episodes.ways)
         self.layout = FlatLayout.of(self.initial)
+        self.partition = config.inner.partitioned(self.learner.partition)
 
     def parameters(self, meta: Flat) -> Params:
         """The buffer as named tensors on this worker's device."""
@@ -100,6 +102,28 @@ class Parameters:
     def of(cls, flat: Flat) -> Parameters:
         """With the version that belongs to them."""
         return cls(flat, checksum(flat))
+
+
+@dataclass(frozen=True)
+class PartedMeta:
+    """The meta-parameters as executors take them where they lie in parts (`metacl.coordination.meta_state`).
+
+    version : of the first part; all are made together. references : to the `Parameters` of each rank.
+    """
+
+    version: str
+    references: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class PartedGradient:
+    """A step's combined gradient that is with the parts, and its norm."""
+
+    norm: float
+
+
+Meta = Flat | PartedMeta
+"""Meta-parameters as an executor takes them."""
 
 
 @dataclass(frozen=True)
@@ -181,6 +205,7 @@ class MetaGradientWork(Work[TaskResult]):
         worker: Worker, task: Task, estimate: MetaGradientResult, exact: Params | None = None, compiled_s: float = 0.0
     ) -> TaskResult:
         """What is sent of an estimate; `exact` is the exact gradient where the estimator is monitored."""
+        partition = worker.partition
         gradient = worker.layout.flatten(estimate.gradient)
         return TaskResult(
             gradient,
@@ -188,8 +213,8 @@ class MetaGradientWork(Work[TaskResult]):
             estimate.query_loss,
             tuple(estimate.support_losses),
             len(task.query),
-            euclidean_norm(gradient),
-            None if exact is None else relative_distance(gradient, worker.layout.flatten(exact)),
+            partition.norm(estimate.gradient.items()) if partition.shapes else euclidean_norm(gradient),
+            None if exact is None else relative_distance(estimate.gradient, exact, partition),
             compiled_s,
         )
 
@@ -224,7 +249,8 @@ def compile_seconds(problem: InnerProblem) -> float:
     return 0.0 if problem.traced is None else problem.traced.compile_seconds
 
 
-def relative_distance(found: Flat, expected: Flat) -> float:
-    """‖found − expected‖ / ‖expected‖ in float64; 0 where both are zero, infinite where only `expected` is."""
-    distance, size = float(np.linalg.norm(found.astype(np.float64) - expected)), float(np.linalg.norm(expected))
+def relative_distance(found: Params, expected: Params, partition: Partition) -> float:
+    """‖found − expected‖ / ‖expected‖ over all ranks; 0 where both are zero, infinite where only `expected` is."""
+    distance = partition.norm((name, found[name].double() - expected[name]) for name in expected)
+    size = partition.norm(expected.items())
     return distance / size if size else math.inf if distance else 0.0

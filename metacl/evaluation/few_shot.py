@@ -12,7 +12,7 @@ import torch
 from metacl.config import Evaluation
 from metacl.coordination.executor import Executor
 from metacl.coordination.flat import Flat
-from metacl.coordination.worker import Work, Worker
+from metacl.coordination.worker import Meta, Work, Worker
 from metacl.evaluation.methods import FROZEN, META_LEARNED, PRETRAINED, Method, Row
 from metacl.evaluation.statistics import Estimate, mean_interval, paired_difference
 from metacl.metagradients import InnerLoopDiverged
@@ -79,7 +79,7 @@ class RowResult:
 
 def evaluate(
     executor: Executor,
-    meta: Flat,
+    meta: Meta,
     methods: Sequence[Method],
     evaluation: Evaluation,
     on_episode: Callable[[int, int], None],

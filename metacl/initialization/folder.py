@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +31,9 @@ from metacl.learners.base import ADAPTER, HEAD, MODEL, STEP_SIZE, Learner, Learn
 
 FORMAT = 1
 
+FILE_BYTES = 2**30
+"""Of a file of a transformers model, unless a tensor is larger."""
+
 
 @dataclass(frozen=True)
 class StoredInitialization:
@@ -42,7 +45,7 @@ class StoredInitialization:
 
 
 def write_initialization(
-    path: Path, config: RunConfig, learner: Learner, meta: Params, trained_steps: int, card: str
+    path: Path, config: RunConfig, learner: Learner, meta: Mapping[str, Tensor], trained_steps: int, card: str
 ) -> None:
     """Write the folder whole or not at all; an existing initialization there is replaced.
 
@@ -61,7 +64,7 @@ def write_initialization(
             "format": FORMAT,
             "metacl": metacl.__version__,
             "trained_steps": trained_steps,
-            "step_sizes": {n.removeprefix(STEP_SIZE): t.tolist() for n, t in meta.items() if n.startswith(STEP_SIZE)},
+            "step_sizes": {n.removeprefix(STEP_SIZE): meta[n].tolist() for n in meta if n.startswith(STEP_SIZE)},
             "config": config.to_dict(),
         }
         (aside / "adaptation.json").write_text(json.dumps(adaptation, indent=2) + "\n")
@@ -79,13 +82,14 @@ def read_initialization(path: Path) -> StoredInitialization:
     return StoredInitialization(config, {name: meta[name] for name in sorted(meta)}, int(adaptation["trained_steps"]))
 
 
-def save_params(params: Params, learner: Learner, folder: Path) -> None:
+def save_params(params: Mapping[str, Tensor], learner: Learner, folder: Path) -> None:
     """The adapter as PEFT stores it, or the model as transformers does; the head; and all the rest but step sizes."""
     save_family(params, ADAPTER, folder / "adapter_model.safetensors")
-    save_family(params, MODEL, folder / "model.safetensors")
     save_family(params, HEAD, folder / "head.safetensors")
-    rest = {name: tensor for name, tensor in params.items() if not name.startswith((ADAPTER, MODEL, HEAD, STEP_SIZE))}
+    known = (ADAPTER, MODEL, HEAD, STEP_SIZE)
+    rest = {name: params[name] for name in params if not name.startswith(known)}
     save_family(rest, "", folder / "learned.safetensors")
+    save_model(params, folder)
     if any(name.startswith(ADAPTER) for name in params):
         (folder / "adapter_config.json").write_text(json.dumps(learner.peft_config(), indent=2, sort_keys=True) + "\n")
     if any(name.startswith(MODEL) for name in params):
@@ -114,11 +118,43 @@ def model_files(folder: Path) -> list[str]:
     return sorted(set(read_json(index, "an index of a model's files").get("weight_map", {}).values()))
 
 
-def save_family(params: Params, family: str, path: Path) -> None:
+def save_model(params: Mapping[str, Tensor], folder: Path) -> None:
+    """The tensors of a transformers model, in files of at most `FILE_BYTES` or one tensor; no more is in memory."""
+    files: list[list[str]] = []
+    held: dict[str, Tensor] = {}
+    size = 0
+
+    def write() -> None:
+        save_file(held, folder / f"{len(files)}.part", metadata={"format": "pt"})
+        files.append(list(held))
+        held.clear()
+
+    for name in params:
+        if name.startswith(MODEL):
+            tensor = params[name].detach().to("cpu").contiguous()
+            if held and size + tensor.nbytes > FILE_BYTES:
+                write()
+                size = 0
+            held[name.removeprefix(MODEL)] = tensor
+            size += tensor.nbytes
+    if held:
+        write()
+    if len(files) == 1:
+        (folder / "0.part").rename(folder / "model.safetensors")
+    elif files:
+        names = [f"model-{place + 1:05}-of-{len(files):05}.safetensors" for place in range(len(files))]
+        for place, file in enumerate(names):
+            (folder / f"{place}.part").rename(folder / file)
+        where = {name: file for file, inside in zip(names, files, strict=True) for name in inside}
+        index = {"metadata": {"format": "pt"}, "weight_map": where}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=1) + "\n")
+
+
+def save_family(params: Mapping[str, Tensor], family: str, path: Path) -> None:
     """Store the tensors of one family under their names without the family; no file if there are none."""
     tensors: dict[str, Tensor] = {
-        name.removeprefix(family): tensor.detach().to("cpu").contiguous()
-        for name, tensor in params.items()
+        name.removeprefix(family): params[name].detach().to("cpu").contiguous()
+        for name in params
         if name.startswith(family)
     }
     if tensors:

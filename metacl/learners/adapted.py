@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from metacl.errors import ConfigError
@@ -21,15 +22,14 @@ class Adapted:
     Attributes
     ----------
     module_names : our name -> name in the model
-    parts : frozenset of str
-        Our names of those of which a rank holds a part only.
+    shapes : our name -> shape of the whole
+        Of those of which a rank holds a part only.
     """
-
-    parts: frozenset[str] = frozenset()
 
     def __init__(self, model: nn.Module, module_names: Mapping[str, str]) -> None:
         self.model: Any = model
         self.module_names = module_names
+        self.shapes: Mapping[str, torch.Size] = {}
 
     def initial(self) -> Params:
         """What adapts, as the model starts with it, by our names in sorted order. Tensors are the model's own."""

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import torch
 from peft import IA3Config, LoraConfig, PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict
-from pydantic import PositiveInt, model_validator
+from pydantic import PositiveInt, field_validator, model_validator
 from torch import nn
 
 from metacl.errors import ConfigError
@@ -35,6 +35,17 @@ class AdapterConfig(Component):
     alpha: PositiveInt = 16
     targets: tuple[str, ...] = ("query", "value")
     last_layers: PositiveInt | None = None
+
+    @field_validator("kind", mode="before")
+    @classmethod
+    def _no_prefix(cls, kind: object) -> object:
+        if kind in ("prefix", "prefix_tuning"):
+            raise ValueError(
+                f"{kind} does not adapt plain parameters: PEFT trains prompt_encoder's and stores prompt_embeddings that "
+                f"it makes from them, and hands them over as cached keys, which an encoder takes no gradient from. "
+                f"Set learner.adapter.kind=lora, or ia3"
+            )
+        return kind
 
     @model_validator(mode="after")
     def _all_layers_for_ia3(self) -> AdapterConfig:

@@ -196,7 +196,6 @@ class ShardedModel(Adapted):
         super().__init__(model, {MODEL + name: name for name in sorted(parts)})
         self.shapes = {MODEL + name: shapes[name] for name in parts}
         self._parts, self._ranks, self._gathering = parts, ranks, gathering
-        self.parts = frozenset(self.module_names)
         named = {id(parameter): name for name, parameter in model.named_parameters()}
         self._by_layers = set()
         for module in model.modules():

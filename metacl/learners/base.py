@@ -7,7 +7,7 @@ loss that are differentiable in them; the frozen base never changes and never en
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -283,7 +283,7 @@ class LearnerConfig(Component):
 LEARNERS: Registry[LearnerConfig] = Registry("learner", "learner")
 
 
-def parameter_count(params: Params) -> int:
+def parameter_count(params: Mapping[str, Tensor]) -> int:
     """Numbers held by all tensors together."""
     return sum(tensor.numel() for tensor in params.values())
 

@@ -20,22 +20,20 @@ from metacl.learners.ranks import RankGroup
 class Partition:
     """Which tensors are parts; all others are whole, and the same, on every rank.
 
-    ranks : who holds the parts. names : of the parameters that are parts. Default: none are.
+    ranks : who holds the parts. shapes : of the wholes, of those parameters that are parts. Default: none are.
     """
 
     ranks: RankGroup = field(default_factory=RankGroup)
-    names: frozenset[str] = frozenset()
+    shapes: Mapping[str, torch.Size] = field(default_factory=dict)
 
     def square_sum(self, tensors: Iterable[tuple[str, Tensor]]) -> float:
         """Of all numbers of the named tensors, on all ranks, in float64; the same on every rank."""
-        zero = torch.zeros((), dtype=torch.float64)
-        own, shared = [zero], [zero]
+        own: list[Tensor] = []
+        shared: list[Tensor] = []
         for name, tensor in tensors:
-            (own if name in self.names else shared).append(tensor.detach().double().square().sum().cpu())
-        of_parts = torch.stack(own).sum()
-        if self.names:
-            of_parts = self.ranks.total(of_parts)
-        return float(of_parts + torch.stack(shared).sum())
+            (own if name in self.shapes else shared).append(tensor.detach().double().square().sum())
+        of_parts = float(self.ranks.total(torch.stack(own).sum())) if own else 0.0
+        return of_parts + (float(torch.stack(shared).sum()) if shared else 0.0)
 
     def norm(self, tensors: Iterable[tuple[str, Tensor]]) -> float:
         """Euclidean length of all tensors as one vector."""
@@ -43,7 +41,7 @@ class Partition:
 
     def rates(self, rates: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Step sizes for use on parts: the gradient of one that all numbers share is summed over the ranks."""
-        shared = {n: r for n, r in rates.items() if n in self.names and r.dim() == 0 and r.requires_grad}
+        shared = {n: r for n, r in rates.items() if n in self.shapes and r.dim() == 0 and r.requires_grad}
         return {**rates, **self.ranks.spread(shared)}
 
 

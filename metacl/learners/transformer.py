@@ -99,7 +99,7 @@ class TransformerLearner(Learner):
         self.adapted: Adapted = engine.adapt_all(model) if adapter is None else adapter.attach(model, seed)
         self.base_parameters = element_count(self.adapted.model, set(self.adapted.module_names.values()))
         self.initial = self.adapted.initial()
-        self.partition = Partition(self.ranks, self.adapted.parts)
+        self.partition = Partition(self.ranks, self.adapted.shapes)
         self.adapted.model.to(device)
         held = dict(self.adapted.model.named_parameters())
         self.module: nn.Module = engine.hold(
@@ -156,7 +156,7 @@ class TransformerLearner(Learner):
     def bound(self, params: Params) -> Params:
         """What adapts under the module's names, for use on this rank's groups."""
         bound = self.adapted.bind(params)
-        return bound if self.adapted.parts else self.ranks.spread(bound)
+        return bound if self.adapted.shapes else self.ranks.spread(bound)
 
     def forward(self, bound: Params, group: Group, **options: Any) -> Any:
         """The model's output for a group."""

@@ -94,3 +94,8 @@ def test_what_is_trained_is_a_plain_transformers_model(tmp_path):
 def test_what_does_not_go_together(changes, message, tmp_path):
     with pytest.raises(ConfigError, match=message):
         config_from_dict(small_tree("model", tmp_path, learner__adapter=None, **changes))
+
+
+def test_prefix_tuning_is_refused_by_name(tmp_path):
+    with pytest.raises(ConfigError, match=r"prefix does not adapt plain parameters.*Set learner\.adapter\.kind=lora"):
+        config_from_dict(small_tree("model", tmp_path, learner__adapter={"kind": "prefix"}))

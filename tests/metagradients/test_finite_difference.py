@@ -12,6 +12,7 @@ from metacl.coordination.executor import LocalExecutor
 from metacl.coordination.flat import FlatLayout
 from metacl.coordination.worker import MetaGradientWork, relative_distance
 from metacl.errors import ConfigError
+from metacl.learners.partition import Partition
 from metacl.metagradients import FiniteDifference, Reverse, kinks
 from metacl.tasks import TaskAddress
 from tests.helpers import TinyLearner, TinyLearnerConfig, tiny_config
@@ -155,10 +156,11 @@ def test_error_is_monitored_on_the_first_task_of_some_steps(tmp_path):
 
 
 def test_relative_distance():
-    one = torch.tensor([3.0, 4.0]).numpy()
-    assert relative_distance(one + 5, one) == pytest.approx(50**0.5 / 5)
-    assert relative_distance(0 * one, 0 * one) == 0.0
-    assert relative_distance(one, 0 * one) == float("inf")
+    one, other, zero = ({"a": torch.tensor([3.0 + n]), "b": torch.tensor(4.0 + n)} for n in (0, 5, 0))
+    zero = {name: 0 * tensor for name, tensor in zero.items()}
+    assert relative_distance(other, one, Partition()) == pytest.approx(50**0.5 / 5)
+    assert relative_distance(zero, zero, Partition()) == 0.0
+    assert relative_distance(one, zero, Partition()) == float("inf")
 
 
 def test_monitoring_needs_a_second_derivative():
