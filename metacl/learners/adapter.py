@@ -41,8 +41,8 @@ class AdapterConfig(Component):
     def _no_prefix(cls, kind: object) -> object:
         if kind in ("prefix", "prefix_tuning"):
             raise ValueError(
-                f"{kind} does not adapt plain parameters: PEFT trains prompt_encoder's and stores prompt_embeddings that "
-                f"it makes from them, and hands them over as cached keys, which an encoder takes no gradient from. "
+                f"{kind} does not adapt plain parameters: PEFT trains prompt_encoder's, stores prompt_embeddings made "
+                f"from them, and hands them over as cached keys, which an encoder takes no gradient from. "
                 f"Set learner.adapter.kind=lora, or ia3"
             )
         return kind

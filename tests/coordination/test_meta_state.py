@@ -20,7 +20,7 @@ from tests.small_runs import small_tree
 RANKS = 2
 SHAPES = {"model.a": (3, 5), "model.b": (4,), "head.bias": (3,), "step_size.model.a": ()}
 PARTED = {name: torch.Size(shape) for name, shape in SHAPES.items() if name.startswith("model.")}
-OUTER = {"optimizer": "adamw", "learning_rate": 0.1, "aggregator": "clipped_mean", "clip_norm": 0.3, "weight_decay": 0.1}
+OUTER = {"optimizer": "adamw", "learning_rate": 0.1, "aggregator": "clipped_mean", "clip_norm": 0.3}
 
 
 def drawn(seed, scale=1.0):
