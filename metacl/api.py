@@ -94,6 +94,7 @@ def _train(config: RunConfig, progress: EvaluationProgress, resume: Resume) -> R
         write_initialization(
             folder.initialization, config, learner, trained.meta, trained.step, model_card(config, trained.step, None)
         )
+        learned = parameter_count(trained.meta)  # which may be in processes that end with the executor
         if config.evaluation is None:
             return RunResult(folder.path, folder.initialization, None)
         try:
@@ -108,12 +109,10 @@ def _train(config: RunConfig, progress: EvaluationProgress, resume: Resume) -> R
         training_seconds_this_session=training_seconds,
         training=_training_cost(folder),
         base_parameters=learner.base_parameters,
-        learned_parameters=parameter_count(trained.meta),
+        learned_parameters=learned,
     )
     write_text(folder.results, json.dumps(results, indent=2) + "\n")
-    write_initialization(
-        folder.initialization, config, learner, trained.meta, trained.step, model_card(config, trained.step, results)
-    )
+    write_text(folder.initialization / "README.md", model_card(config, trained.step, results))
     write_report(folder.report, results, read_metrics(folder), config_to_yaml(config))
     return RunResult(folder.path, folder.initialization, results)
 

@@ -47,9 +47,7 @@ def config_of(model, output, estimator, workers, **changes):
     return config_from_dict({**tree, "inner": inner, "outer": OUTER, "workers": workers, **changes})
 
 
-@pytest.mark.parametrize(
-    ("estimator", "bound"), [("first_order", 1e-5), ("reptile", 1e-5), ("finite_difference", 1e-3)]
-)
+@pytest.mark.parametrize(("estimator", "bound"), [("first_order", 1e-5), ("finite_difference", 1e-3)])
 def test_training_gives_what_one_process_gives(ray_cluster, model, tmp_path, estimator, bound):
     found = metacl.train(config_of(model, tmp_path / "parts", estimator, IN_PARTS))
     alone = metacl.train(config_of(model, tmp_path / "alone", estimator, {"executor": "local"}))
@@ -70,7 +68,13 @@ def test_training_gives_what_one_process_gives(ray_cluster, model, tmp_path, est
 
 
 def test_no_process_has_all_of_it_and_a_resumed_run_the_same_bits(ray_cluster, model, tmp_path, monkeypatch):
-    """Adam, a held-out measurement, and a closing evaluation on the way; files of a part each, and small ones."""
+    """Reptile, a held-out measurement, and a closing evaluation on the way; files of a part each, and small ones."""
+    changes = {
+        "outer": {**OUTER, "steps": 2, "held_out": {"every": 2, "tasks": 2}},
+        "evaluation": {"shape": {"ways": 3, "shots": 1, "queries": 2}, "episodes": 2, "steps": [0, 1]},
+        "checkpoints": {"every": 1, "keep": 5},
+    }
+    alone = metacl.train(config_of(model, tmp_path / "alone", "reptile", {"executor": "local"}, **changes))
     monkeypatch.setattr("metacl.learners.engine.load_whole", None)  # the driver loads no weights
     monkeypatch.setattr("metacl.initialization.folder.FILE_BYTES", 10_000)
     sizes = []
@@ -82,21 +86,19 @@ def test_no_process_has_all_of_it_and_a_resumed_run_the_same_bits(ray_cluster, m
         return found
 
     monkeypatch.setattr(ray_parts.RayParts, "answers", counted)
-    changes = {
-        "outer": {**OUTER, "optimizer": "adamw", "learning_rate": 1e-3, "held_out": {"every": 2, "tasks": 2}},
-        "evaluation": {"shape": {"ways": 3, "shots": 1, "queries": 2}, "episodes": 2, "steps": [0, 1]},
-        "checkpoints": {"every": 1, "keep": 5},
-    }
-    whole = metacl.train(config_of(model, tmp_path / "whole", "first_order", IN_PARTS, **changes))
-    for steps in (1, 3):
+    whole = metacl.train(config_of(model, tmp_path / "whole", "reptile", IN_PARTS, **changes))
+    for steps in (1, 2):
         outer = {**changes["outer"], "steps": steps}
-        cut = metacl.train(config_of(model, tmp_path / "cut", "first_order", IN_PARTS, **{**changes, "outer": outer}))
-    one, other = (read_initialization(run.initialization).meta for run in (whole, cut))
+        cut = metacl.train(config_of(model, tmp_path / "cut", "reptile", IN_PARTS, **{**changes, "outer": outer}))
+    one, other, expected = (read_initialization(run.initialization).meta for run in (whole, cut, alone))
     assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+    assert distance(one, expected) < 1e-5
+    for row, like in zip(whole.results["rows"], alone.results["rows"], strict=True):
+        assert row["accuracy"]["mean"] == like["accuracy"]["mean"]
     assert len(list(whole.initialization.glob("model-*-of-*.safetensors"))) > 5
     numbers = sum(tensor.numel() for tensor in one.values())
-    checkpoint = load_checkpoint(tmp_path / "whole" / "checkpoints" / "step-3")
+    checkpoint = load_checkpoint(tmp_path / "whole" / "checkpoints" / "step-2")
     parts = [sum(tensor.numel() for tensor in meta.values()) for meta, _ in checkpoint.parts]
     assert len(parts) == 2 and numbers / 2 <= max(parts) < 0.52 * numbers and checkpoint.meta == {}
-    assert 0 < max(sizes) < 3.1 * max(parts)  # at a time came to the driver a part, with the two moments of Adam
+    assert 0 < max(sizes) < 1.01 * max(parts)  # of what came to the driver at a time
     assert len(whole.results["rows"]) > 3
