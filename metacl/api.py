@@ -94,9 +94,9 @@ def _train(config: RunConfig, progress: EvaluationProgress, resume: Resume) -> R
         write_initialization(
             folder.initialization, config, learner, trained.meta, trained.step, model_card(config, trained.step, None)
         )
-        learned = parameter_count(trained.meta)  # which may be in processes that end with the executor
         if config.evaluation is None:
             return RunResult(folder.path, folder.initialization, None)
+        learned = parameter_count(trained.meta)  # which may be in processes that end with the executor
         try:
             with signals.abandonable():
                 results = _measure(config, config.evaluation, executor, trained.broadcast, progress)
