@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import ray
+from shares import SIZES
 
 from metacl.config import RunConfig, config_from_dict
 from metacl.coordination.flat import Flat
@@ -20,7 +21,7 @@ from metacl.coordination.ray_executor import RayExecutor
 from metacl.coordination.ray_group import GroupRank
 from metacl.coordination.ray_shards import Shards
 from metacl.coordination.step import compute_step
-from metacl.coordination.worker import MetaGradientWork, TaskResult, Work, Worker, checksums
+from metacl.coordination.worker import MetaGradientWork, Parameters, TaskResult, Work, Worker, checksums
 from metacl.reporting import QuietProgress
 from metacl.tasks import TaskAddress
 
@@ -93,6 +94,7 @@ def ray_calls() -> dict[str, Any]:
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     try:
         found = {shards: _steps(shards) for shards in SHARDS}
+        put_s = {str(size): _seconds_to_put(size) for size in SIZES}
     finally:
         ray.shutdown()
     a_task = [(cpu[TASKS[1]] - cpu[TASKS[0]]) / (TASKS[1] - TASKS[0]) for cpu in found.values()]
@@ -101,8 +103,21 @@ def ray_calls() -> dict[str, Any]:
         "groups": GROUPS,
         "cpu_s": {f"{shards} shards, {tasks} tasks": s for shards, c in found.items() for tasks, s in c.items()},
         "a_task_s": sum(a_task) / len(a_task),
+        "put_s": put_s,
         "a_shard_s": max(0.0, (many - few) / (SHARDS[1] - SHARDS[0])),
     }
+
+
+def _seconds_to_put(size: int) -> float:
+    """The parameters into the object store; the median of five, each in the place of the one before."""
+    parameters = Parameters(np.zeros(size, np.float32), "version")
+    spent = []
+    for _ in range(6):
+        began = time.perf_counter()
+        reference = ray.put(parameters)
+        spent.append(time.perf_counter() - began)
+        del reference
+    return sorted(spent[1:])[2]
 
 
 def _steps(shards: int) -> dict[int, float]:

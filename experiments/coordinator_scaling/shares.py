@@ -37,6 +37,7 @@ def share_of_step(
     own = simulated["coordinator_s"] + simulated["checkpoint_s"] / CHECKPOINT_EVERY
     if calls is not None:
         own += simulated["tasks"] * calls["a_task_s"] + simulated["shards"] * calls["a_shard_s"]
+        own += calls["put_s"][str(simulated["parameters"])]
     critical = own
     if work is not None:
         critical += work["combine_s"] + work["check_s"] / work["tasks"]

@@ -49,6 +49,7 @@ class SimulatedGroups:
         self.waited_s = 0.0
         self._config, self._task_s = config, task_s
         self._combined: list[Combined | None] = []
+        self._whole = np.empty_like(gradients[0])
         shards = config.workers.gradient_shards
         if shards == 1:
             self._results = [TaskResult(g, (checksum(g),), 1.0, (1.0,), norm=1.0) for g in gradients]
@@ -75,8 +76,7 @@ class SimulatedGroups:
         self, work: Work[Any], addresses: Sequence[TaskAddress], meta: Flat, left_out: LeftOut | None = None
     ) -> Iterator[Done[Any]]:
         """As the Ray executor does it, without Ray."""
-        self._parameters = Parameters.of(meta)
-        pickle.dumps(self._parameters, protocol=5)  # the copy into the object store
+        Parameters.of(meta)
         self._scheduler.begin(addresses)
         answers: list[tuple[float, int, Ticket]] = []
         while not self._scheduler.done:
@@ -91,11 +91,14 @@ class SimulatedGroups:
             self._scheduler.accept(ticket)
             yield Done(ticket.address, result)
 
+    def foresee(self, addresses: Sequence[TaskAddress]) -> None:
+        """They have no time to."""
+
     def gathering(self, meta: Flat) -> Gathering:
         """In this process, or from shards that are ready at once."""
         if not self._combined:
             return InProcess(self._config.outer.aggregator)
-        return Sharded(ReadyShards(self._config, self._combined), "version", meta.size)
+        return Sharded(ReadyShards(self._config, self._combined), "version", self._whole)
 
     def _seconds(self, address: TaskAddress) -> float:
         generator = np.random.default_rng([address.step, address.index])
@@ -156,12 +159,13 @@ def simulated_step(groups: int, parameters: int, tasks: int, task_s: float, shar
     gradients = [generator.standard_normal(parameters, dtype=np.float32) for _ in range(min(distinct, tasks))]
     executor = SimulatedGroups(config, groups, task_s, gradients)
     few = config.model_copy(update={"outer": config.outer.model_copy(update={"tasks_per_step": min(tasks, 4)})})
+    buffer = np.empty(parameters, np.float32)
     for step in range(3):
         began, waited = executor.now(), executor.waited_s
-        meta = layout.flatten(outer.meta)
+        meta = layout.flatten(outer.meta, buffer)
         portion = config if step == 2 else few
         found = compute_step(portion, step, meta, MetaGradientWork(), executor, QuietProgress())
-        outer.step(layout.unflatten(found.gradient), step)
+        outer.step(layout.views(found.gradient), step)
         assert np.isfinite(outer.meta["adapter.weight"].detach().numpy()).all()
         step_s, waited_s = executor.now() - began, executor.waited_s - waited
     received = (1 if shards > 1 else tasks) * 4 * parameters

@@ -31,7 +31,10 @@ class Streaming(Protocol):
         staleness: int,
         left_out: LeftOut,
     ) -> Iterator[Done[TaskResult]]:
-        """Results as they come, for as long as it is asked. Whenever `meta` gives another buffer a step was taken."""
+        """Results as they come, for as long as it is asked. Whenever `meta` gives another array a step was taken.
+
+        The array's memory is used again for the next step's.
+        """
         ...
 
 

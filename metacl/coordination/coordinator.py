@@ -142,6 +142,8 @@ class _Run:
         self._progress = progress
         self._outer = OuterOptimizer(config.outer, initial)
         self._layout = FlatLayout.of(initial)
+        self._buffer = np.empty(self._layout.size, np.float32)
+        self._flat: Flat | None = None
         self._faults = Faults(config.faults, self.folder.faults, progress.note)
         self._held_out = HeldOutState()
         self._held_out_loss: float | None = None
@@ -195,7 +197,8 @@ class _Run:
 
     def take_step(self, found: MetaGradient) -> None:
         """Move the parameters, write the metrics, save if it is time."""
-        norm = self._outer.step(self._layout.unflatten(found.gradient), self.step)
+        norm = self._outer.step(self._layout.views(found.gradient), self.step)
+        self._flat = None
         if not all(np.isfinite(parameter.detach().numpy()).all() for parameter in self._outer.meta.values()):
             raise TrainingError(
                 f"outer step {self.step}: the meta-parameters are not finite. Lower outer.learning_rate."
@@ -226,7 +229,10 @@ class _Run:
         return Trained(best.meta, best.step)
 
     def _meta(self) -> Flat:
-        return self._layout.flatten(self._outer.meta)
+        """The parameters of this step: always in the same buffer, but another view of it after every step."""
+        if self._flat is None:
+            self._flat = self._layout.flatten(self._outer.meta, self._buffer)[:]
+        return self._flat
 
     def _checkpoint(self) -> Checkpoint:
         return Checkpoint(self.step, self._outer.meta, self._outer.state(), self._held_out.to_dict())

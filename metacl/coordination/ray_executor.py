@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
 import ray
 from ray.exceptions import RayError, RayTaskError, TaskCancelledError
 
@@ -21,7 +22,7 @@ from metacl.coordination.interrupt import held
 from metacl.coordination.ray_fleet import POLL_S, Fleet, error_of_ours, essence, is_loss
 from metacl.coordination.ray_shards import Sharded
 from metacl.coordination.scheduler import Scheduler, Ticket
-from metacl.coordination.worker import Done, Parameters, Reply, ReplyDamaged, TaskFailed, Work
+from metacl.coordination.worker import Done, MakeAhead, Parameters, Reply, ReplyDamaged, TaskFailed, Work
 from metacl.errors import ResourceError
 from metacl.tasks import TaskAddress
 
@@ -47,6 +48,8 @@ class RayExecutor:
         self._fleet = Fleet(config, notify)
         self._scheduler = Scheduler(config.workers.stragglers)
         self.waited_s = 0.0
+        self._whole = np.empty(0, np.float32)  # used again every step: new memory is slow to touch
+        self._foreseen: list[TaskAddress] = []
         self._sent: tuple[Parameters, Any] | None = None
         self._running: dict[Any, _Out] = {}  # of earlier calls too: a straggler keeps its group busy
 
@@ -61,9 +64,13 @@ class RayExecutor:
         parameters, shared = self._broadcast(meta)
         enough = 1.0 if left_out is None else self._config.outer.minimum_completion
         self._scheduler.begin(addresses, enough, work.kind)
+        foreseen, self._foreseen = self._foreseen, []
+        ahead: set[int] = set()
         try:
             while not self._scheduler.done:
                 yield from self._turn(work, parameters, shared, left_out)
+                with held():  # after the last turn, too: they wait for the outer step
+                    self._make_ahead(foreseen, ahead, shared)
         finally:
             self._cancel_the_rest()
 
@@ -106,18 +113,34 @@ class RayExecutor:
         with held():
             self._watch(left_out)
 
+    def _make_ahead(self, foreseen: Sequence[TaskAddress], ahead: set[int], shared: Any) -> None:
+        """Have idle groups make what they will be given first, if all are idle by then; each group once a call.
+
+        The answers are not waited for: an error is met again with the task itself.
+        """
+        for place, group in enumerate(sorted(self._fleet.ready)):
+            if place < len(foreseen) and group not in ahead and self._scheduler.idle(group):
+                ahead.add(group)
+                self._fleet.ready[group].submit(MakeAhead(), foreseen[place], shared)
+
     def _cancel_the_rest(self) -> None:
         """What has not begun is not worth beginning."""
         for reference, out in self._running.items():
             if out.ticket.group in self._fleet.ready:
                 self._fleet.ready[out.ticket.group].cancel(reference)
 
+    def foresee(self, addresses: Sequence[TaskAddress]) -> None:
+        """A group that has nothing to do in the next call makes ahead what it will probably get first after that."""
+        self._foreseen = list(addresses)
+
     def gathering(self, meta: Flat) -> Gathering:
         """With the shards, if there are several."""
         if not self._fleet.shards.actors:
             return InProcess(self._config.outer.aggregator)
         parameters, _ = self._broadcast(meta)
-        return Sharded(self._fleet.shards, parameters.version, meta.size)
+        if self._whole.shape != meta.shape:
+            self._whole = np.empty_like(meta)
+        return Sharded(self._fleet.shards, parameters.version, self._whole)
 
     def close(self) -> None:
         """Stop the groups, give the places back, leave Ray unless it was there before."""

@@ -47,6 +47,18 @@ class Worker:
         self.learner = config.learner.build(config.seed, device, engine)
         self.initial: Params = config.objective.meta_parameters(self.learner, config.inner, config.episodes.ways)
         self.layout = FlatLayout.of(self.initial)
+        self._ahead: dict[TaskAddress, Task] = {}
+
+    def task(self, address: TaskAddress) -> Task:
+        """The training episode as the model sees it: made ahead, or now."""
+        made = self._ahead.pop(address, None)
+        if made is None:
+            made = self.learner.prepare(self.source.episode(address, self.config.episodes))
+        return made
+
+    def make_ahead(self, address: TaskAddress) -> None:
+        """Make it now, for later; forget what was made ahead before and never asked for."""
+        self._ahead = {address: self.task(address)}
 
     def parameters(self, meta: Flat) -> Params:
         """The buffer as named tensors on this worker's device."""
@@ -161,7 +173,7 @@ class MetaGradientWork(Work[TaskResult]):
     def __call__(self, worker: Worker, address: TaskAddress, meta: Flat) -> TaskResult:
         """Make the episode, run the inner loop, estimate the gradient. Raises `TaskFailed` on divergence."""
         config = worker.config
-        task = worker.learner.prepare(worker.source.episode(address, config.episodes))
+        task = worker.task(address)
         params = as_leaves(worker.parameters(meta))
         problem = config.objective.problem(worker.learner, params, task, config.inner)
         compiled = compile_seconds(problem)
@@ -217,6 +229,15 @@ class MetaGradientWork(Work[TaskResult]):
 def checksums(gradient: Flat, shards: int) -> tuple[str, ...]:
     """One a shard."""
     return tuple(checksum(gradient[where]) for where in cuts(gradient.size, shards))
+
+
+@dataclass(frozen=True)
+class MakeAhead(Work[None]):
+    """All of a training task that does not depend on the parameters: sampling, tokenizing, the frozen layers."""
+
+    def __call__(self, worker: Worker, address: TaskAddress, meta: Flat) -> None:
+        """The worker keeps it."""
+        worker.make_ahead(address)
 
 
 def compile_seconds(problem: InnerProblem) -> float:

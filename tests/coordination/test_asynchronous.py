@@ -42,10 +42,11 @@ class Groups:
         for group in range(len(self.seconds)):
             scheduler.join(group)
         scheduler.begin([], staleness=staleness)
-        versions, answers = [meta()], []
+        newest, versions, answers = meta(), [meta().copy()], []  # sent, as it were: the buffer is used again
         while True:
-            if meta() is not versions[-1]:
-                versions.append(meta())
+            if meta() is not newest:
+                newest = meta()
+                versions.append(newest.copy())
                 scheduler.renew()
             scheduler.extend(addresses)
             for ticket in scheduler.hand_out():
