@@ -43,6 +43,7 @@ class Worker:
         device = torch.device("cuda" if config.workers.gpus_per_group else "cpu")
         use_threads(config.workers.threads)
         self.config = config
+        self.rank = engine.ranks.rank if engine is not None else 0
         self.source = config.data.open()
         self.learner = config.learner.build(config.seed, device, engine)
         self.initial: Params = config.objective.meta_parameters(self.learner, config.inner, config.episodes.ways)
