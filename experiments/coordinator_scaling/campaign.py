@@ -16,7 +16,7 @@ from picture import draw
 from ray_calls import ray_calls
 from real import real_steps
 from shard_work import shard_work
-from shares import BAR, GROUPS, MILLION, SIZES, TASK_S, TASKS_PER_GROUP, Share, share_of_step
+from shares import BAR, CHECKPOINT_EVERY, GROUPS, MILLION, SIZES, TASK_S, TASKS_PER_GROUP, Share, share_of_step
 from simulate import simulated_step
 from table import write_table
 
@@ -51,7 +51,13 @@ def main() -> int:
 def check() -> int:
     """Whether the coordinator's work at 64 groups and 40 M parameters is at most 5 % of a step, with 64 shards."""
     calls, work = ray_calls(), one_shard(40 * MILLION, 64)
-    found = share_of_step(simulated(40 * MILLION, 64, 64), calls, work)
+    steps = simulated(40 * MILLION, 64, 64)
+    found = share_of_step(steps, calls, work)
+    print(
+        f"the coordinator's step {steps['coordinator_s']:.2f} s; a checkpoint every {CHECKPOINT_EVERY} steps "
+        f"{steps['checkpoint_s']:.2f} s; Ray: {1000 * calls['a_task_s']:.2f} ms a task, "
+        f"{1000 * calls['a_shard_s']:.2f} ms a shard, {calls['put_s'][str(40 * MILLION)]:.2f} s for the parameters"
+    )
     alone = share_of_step(simulated(40 * MILLION, 16, 1), None, None)
     print(
         f"one process, 16 groups: {alone.own_s:.2f} s, {100 * alone.own:.1f} % of a step; at 64 four times the work"

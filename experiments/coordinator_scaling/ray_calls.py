@@ -6,6 +6,7 @@ answers with the same small gradient each time, cut and sent as any other.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -20,12 +21,15 @@ from metacl.coordination.flat import Flat
 from metacl.coordination.ray_executor import RayExecutor
 from metacl.coordination.ray_group import GroupRank
 from metacl.coordination.ray_shards import Shards
+from metacl.coordination.scheduler import QUEUE, Scheduler
 from metacl.coordination.step import compute_step
 from metacl.coordination.worker import MetaGradientWork, Parameters, TaskResult, Work, Worker, checksums
 from metacl.reporting import QuietProgress
 from metacl.tasks import TaskAddress
 
 GROUPS = 4
+IN_FLIGHT = 64 * QUEUE
+"""As with 64 groups: the executor waits for so many answers at a time."""
 SHARDS = (2, 8)
 TASKS = (64, 256)
 SIZE = 40_000
@@ -45,13 +49,20 @@ class NoWork(MetaGradientWork):
         return TaskResult(gradient, checksums(gradient, self.shards), 1.0, (1.0,), norm=1.0)
 
 
+class NoWorker:
+    """Makes nothing ahead."""
+
+    def make_ahead(self, address: TaskAddress) -> None:
+        """At once."""
+
+
 class EmptyRank(GroupRank):
     """A rank without a model."""
 
     def prepare(self, shards: list[Any]) -> None:
         """Instead of `build`."""
         self._shards = shards
-        self.worker: Any = None
+        self.worker: Any = NoWorker()
 
 
 class Group:
@@ -91,7 +102,7 @@ class Groups:
 
 def ray_calls() -> dict[str, Any]:
     """CPU seconds of this process for steps of few and many tasks, with few and many shards; what one more costs."""
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     try:
         found = {shards: _steps(shards) for shards in SHARDS}
         put_s = {str(size): _seconds_to_put(size) for size in SIZES}
@@ -137,6 +148,7 @@ def _steps(shards: int) -> dict[int, float]:
         if executor is None:
             executor = RayExecutor(config, lambda note: None)
             executor._fleet = Groups(config)  # type: ignore[assignment]
+            executor._scheduler = Scheduler(config.workers.stragglers, queue=IN_FLIGHT // GROUPS)
         spent = []
         for step in range(6):
             meta = np.full(SIZE, step, np.float32)

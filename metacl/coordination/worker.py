@@ -6,6 +6,7 @@ workers live; `Work` is what is asked of one.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import torch
 from metacl.aggregation.base import euclidean_norm
 from metacl.config import RunConfig
 from metacl.coordination.flat import Flat, FlatLayout, checksum, cuts, examine
-from metacl.errors import TrainingError
+from metacl.errors import MetaclError, TrainingError
 from metacl.learners.base import Params, Task, as_leaves, use_threads
 from metacl.learners.engine import Engine
 from metacl.metagradients import InnerLoopDiverged, InnerProblem, MetaGradientResult, Reverse
@@ -237,8 +238,9 @@ class MakeAhead(Work[None]):
     """All of a training task that does not depend on the parameters: sampling, tokenizing, the frozen layers."""
 
     def __call__(self, worker: Worker, address: TaskAddress, meta: Flat) -> None:
-        """The worker keeps it."""
-        worker.make_ahead(address)
+        """The worker keeps it. What is wrong with the task will be said when it is computed."""
+        with contextlib.suppress(MetaclError):
+            worker.make_ahead(address)
 
 
 def compile_seconds(problem: InnerProblem) -> float:
