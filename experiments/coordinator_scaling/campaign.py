@@ -33,9 +33,9 @@ def main() -> int:
     if parser.parse_args().check:
         return check()
     keep("ray calls", ray_calls)
-    for groups in (1, 2):
-        for shards in (1, 2):
-            keep(f"real {groups} {shards}", lambda g=groups, s=shards: real_steps(g, s))
+    for groups, shards, ahead in ((1, 1, True), (1, 2, True), (2, 1, True), (2, 1, False), (2, 2, True)):
+        key = f"real {groups} {shards} {'with' if ahead else 'without'} tasks made ahead"
+        keep(key, lambda g=groups, s=shards, a=ahead: real_steps(g, s, a))
     for parameters in SIZES:
         for groups in GROUPS:
             if groups * TASKS_PER_GROUP <= MOST_TASKS[parameters]:
@@ -59,9 +59,7 @@ def check() -> int:
         f"{1000 * calls['a_shard_s']:.2f} ms a shard, {calls['put_s'][str(40 * MILLION)]:.2f} s for the parameters"
     )
     alone = share_of_step(simulated(40 * MILLION, 16, 1), None, None)
-    print(
-        f"one process, 16 groups: {alone.own_s:.2f} s, {100 * alone.own:.1f} % of a step; at 64 four times the work"
-    )
+    print(f"one process, 16 groups: {alone.own_s:.2f} s, {100 * alone.own:.1f} % of a step; at 64 four times the work")
     print(
         f"64 groups with 64 shards, 40 M parameters, tasks of {TASK_S:g} s: coordinator {found.own_s:.2f} s a step, a "
         f"shard {work['check_s']:.2f} s beside the tasks and {work['combine_s']:.2f} s after them; "

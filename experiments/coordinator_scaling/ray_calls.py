@@ -68,13 +68,12 @@ class EmptyRank(GroupRank):
 class Group:
     """A group of one such rank, as the executor sees it."""
 
-    def __init__(self, shards: list[Any]) -> None:
-        self._rank = ray.remote(EmptyRank).options(num_cpus=0).remote()
-        ray.get(self._rank.prepare.remote(shards))
+    def __init__(self) -> None:
+        self.rank = ray.remote(EmptyRank).options(num_cpus=0).remote()
 
     def submit(self, work: Work[Any], address: TaskAddress, parameters: Any) -> Any:
         """As `WorkerGroup`."""
-        return self._rank.run.remote(work, address, parameters)
+        return self.rank.run.remote(work, address, parameters)
 
     def cancel(self, reference: Any) -> None:
         """Never."""
@@ -88,7 +87,13 @@ class Groups:
     def __init__(self, config: RunConfig) -> None:
         self.shards = Shards(config)
         self.shards.start()
-        self.ready = {number: Group(self.shards.actors) for number in range(GROUPS)}
+        self._all_shards = self.shards.actors
+        self.ready = {number: Group() for number in range(GROUPS)}
+
+    def use(self, shards: int) -> None:
+        """The first so many."""
+        self.shards.actors = self._all_shards[:shards]
+        ray.get([group.rank.prepare.remote(self.shards.actors) for group in self.ready.values()])
 
     def advance(self, finished: Iterable[Any]) -> None:
         """Nothing to wait for."""
@@ -104,7 +109,8 @@ def ray_calls() -> dict[str, Any]:
     """CPU seconds of this process for steps of few and many tasks, with few and many shards; what one more costs."""
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     try:
-        found = {shards: _steps(shards) for shards in SHARDS}
+        groups = Groups(_config(TASKS[0], max(SHARDS)))
+        found = {shards: {tasks: _step(groups, shards, tasks) for tasks in TASKS} for shards in SHARDS}
         put_s = {str(size): _seconds_to_put(size) for size in SIZES}
     finally:
         ray.shutdown()
@@ -131,29 +137,29 @@ def _seconds_to_put(size: int) -> float:
     return sorted(spent[1:])[2]
 
 
-def _steps(shards: int) -> dict[int, float]:
-    """By number of tasks: the median CPU seconds of five steps after a first one."""
-    found = {}
-    executor = None
-    for tasks in TASKS:
-        config = config_from_dict(
-            {
-                "name": "calls",
-                "learner": "text_classifier",
-                "data": {"name": "labelled_text", "dataset": "oos"},
-                "outer": {"tasks_per_step": tasks},
-                "workers": {"gradient_shards": shards},
-            }
-        )
-        if executor is None:
-            executor = RayExecutor(config, lambda note: None)
-            executor._fleet = Groups(config)  # type: ignore[assignment]
-            executor._scheduler = Scheduler(config.workers.stragglers, queue=IN_FLIGHT // GROUPS)
-        spent = []
-        for step in range(6):
-            meta = np.full(SIZE, step, np.float32)
-            began = time.process_time()
-            compute_step(config, step, meta, NoWork(shards), executor, QuietProgress())
-            spent.append(time.process_time() - began)
-        found[tasks] = sorted(spent[1:])[2]
-    return found
+def _config(tasks: int, shards: int) -> RunConfig:
+    return config_from_dict(
+        {
+            "name": "calls",
+            "learner": "text_classifier",
+            "data": {"name": "labelled_text", "dataset": "oos"},
+            "outer": {"tasks_per_step": tasks},
+            "workers": {"gradient_shards": shards},
+        }
+    )
+
+
+def _step(groups: Groups, shards: int, tasks: int) -> float:
+    """The median CPU seconds of five steps after a first one."""
+    config = _config(tasks, shards)
+    groups.use(shards)
+    executor = RayExecutor(config, lambda note: None)
+    executor._fleet = groups  # type: ignore[assignment]
+    executor._scheduler = Scheduler(config.workers.stragglers, queue=IN_FLIGHT // GROUPS)
+    spent = []
+    for step in range(6):
+        meta = np.full(SIZE, step, np.float32)
+        began = time.process_time()
+        compute_step(config, step, meta, NoWork(shards), executor, QuietProgress())
+        spent.append(time.process_time() - began)
+    return sorted(spent[1:])[2]
