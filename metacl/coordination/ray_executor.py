@@ -7,7 +7,7 @@ answers counts, is the scheduler's business; which groups there are, the fleet's
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -81,20 +81,22 @@ class RayExecutor:
         meta: Callable[[], Flat],
         staleness: int,
         left_out: LeftOut,
-    ) -> Iterator[Done[R]]:
+    ) -> Generator[Done[R], None, None]:
         """See `metacl.coordination.asynchronous.Streaming`."""
         parameters, shared = self._broadcast(meta())
         self._scheduler.begin([], 1.0, work.kind, staleness)
         try:
             while True:
-                if meta() is not parameters.flat:
-                    parameters, shared = self._broadcast(meta())
+                self._join()
+                self._scheduler.extend(addresses)
+                for done in self._turn(work, parameters, shared, left_out):
+                    yield done
+                    if meta() is parameters.flat:
+                        continue
+                    parameters, shared = self._broadcast(meta())  # before the turn's next answer is looked at
                     again = self._scheduler.renew()
                     if again:
                         self._notify(f"computing {len(again)} task(s) again, at newer parameters")
-                self._join()
-                self._scheduler.extend(addresses)
-                yield from self._turn(work, parameters, shared, left_out)
         finally:
             self._cancel_the_rest()
 
