@@ -163,8 +163,8 @@ def _compute_once(
     for begin in range(0, count, outer.tasks_per_step):
         portion = addresses[begin : begin + outer.tasks_per_step]
         valid: dict[TaskAddress, TaskResult] = {}
-        executor.foresee(known[begin + outer.tasks_per_step :][: outer.tasks_per_step])
         together = config.workers.tasks_per_forward
+        executor.foresee(known[begin + outer.tasks_per_step :][: outer.tasks_per_step : together])
         if together > 1:
             replies = map_together(executor, portion, together, meta, leave_out)
         else:
