@@ -63,8 +63,8 @@ class SimulatedGroups:
         self._free: dict[int, float] = defaultdict(float)
 
     def now(self) -> float:
-        """The real time that passed, and all that was skipped."""
-        return time.perf_counter() + self.waited_s
+        """This process's CPU time, which other processes do not lengthen, and all the waiting that was skipped."""
+        return time.process_time() + self.waited_s
 
     def start(self) -> None:
         """They are there."""
@@ -128,7 +128,7 @@ class ReadyShards(Shards):
 class Cost:
     """Of one step: seconds on the virtual clock, of them the coordinator's own, and bytes of gradients it received.
 
-    checkpoint_s : to save, every so many steps.
+    checkpoint_s, checkpoint_wall_s : to save, every so many steps: of work, and until it is on the disk.
     """
 
     groups: int
@@ -139,6 +139,7 @@ class Cost:
     coordinator_s: float
     gradient_bytes: int
     checkpoint_s: float
+    checkpoint_wall_s: float
 
 
 def simulated_step(groups: int, parameters: int, tasks: int, task_s: float, shards: int = 1) -> Cost:
@@ -169,12 +170,11 @@ def simulated_step(groups: int, parameters: int, tasks: int, task_s: float, shar
         assert np.isfinite(outer.meta["adapter.weight"].detach().numpy()).all()
         step_s, waited_s = executor.now() - began, executor.waited_s - waited
     received = (1 if shards > 1 else tasks) * 4 * parameters
-    saved_s = _seconds_to_save(outer)
-    return Cost(groups, shards, parameters, tasks, step_s, step_s - waited_s, received, saved_s)
+    return Cost(groups, shards, parameters, tasks, step_s, step_s - waited_s, received, *_seconds_to_save(outer))
 
 
-def _seconds_to_save(outer: OuterOptimizer) -> float:
+def _seconds_to_save(outer: OuterOptimizer) -> tuple[float, float]:
     with tempfile.TemporaryDirectory() as folder:
-        began = time.perf_counter()
+        began, wall = time.process_time(), time.perf_counter()
         save_checkpoint(Path(folder), Checkpoint(1, outer.meta, outer.state(), {}), keep=2)
-        return time.perf_counter() - began
+        return time.process_time() - began, time.perf_counter() - wall
