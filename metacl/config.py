@@ -223,7 +223,8 @@ class Fault(Component):
     gradients, as the task's is sent), "hang", "slow", "non_finite" and "corrupt_reply" strike when task `index` of
     outer step `step` (from 0, as in its address) is computed first, and "sigterm" stops the driver when it hands that
     task out. "corrupt_checkpoint" and "disk_full" strike the first checkpoint that is written after that step.
-    seconds : how long "slow" takes.
+    seconds : how long "slow" takes. rank : the one of the group that a "kill_rank", "hang" or "slow" strikes; null for
+    all that it has.
     """
 
     kind: Literal[
@@ -241,6 +242,7 @@ class Fault(Component):
     step: NonNegativeInt
     index: NonNegativeInt = 0
     seconds: PositiveFloat = 5.0
+    rank: NonNegativeInt | None = None
 
 
 class Evaluation(Component):
@@ -286,6 +288,9 @@ class RunConfig(Component):
         for position, fault in enumerate(self.faults):
             if fault.kind in NEEDS_GROUPS and self.workers.executor == "local":
                 raise ValueError(f"faults.{position}: {fault.kind} needs worker groups. Set workers.executor=ray")
+            if fault.rank is not None and fault.rank >= self.workers.ranks_per_group:
+                last = self.workers.ranks_per_group - 1
+                raise ValueError(f"faults.{position}.rank: {fault.rank}, but a group has ranks 0 to {last}")
             if fault.kind == "kill_shard" and self.workers.gradient_shards == 1:
                 raise ValueError(f"faults.{position}: kill_shard needs shards. Set workers.gradient_shards=2 or more")
         return self

@@ -16,7 +16,7 @@ from picture import draw
 from ray_calls import ray_calls
 from real import real_steps
 from shard_work import shard_work
-from shares import BAR, GROUPS, MILLION, SIZES, TASK_S, TASKS_PER_GROUP, Share, share_of_step
+from shares import BAR, CHECKPOINT_EVERY, GROUPS, MILLION, SIZES, TASK_S, TASKS_PER_GROUP, Share, share_of_step
 from simulate import simulated_step
 from table import write_table
 
@@ -33,9 +33,9 @@ def main() -> int:
     if parser.parse_args().check:
         return check()
     keep("ray calls", ray_calls)
-    for groups in (1, 2):
-        for shards in (1, 2):
-            keep(f"real {groups} {shards}", lambda g=groups, s=shards: real_steps(g, s))
+    for groups, shards, ahead in ((1, 1, True), (1, 2, True), (2, 1, True), (2, 1, False), (2, 2, True)):
+        key = f"real {groups} {shards} {'with' if ahead else 'without'} tasks made ahead"
+        keep(key, lambda g=groups, s=shards, a=ahead: real_steps(g, s, a))
     for parameters in SIZES:
         for groups in GROUPS:
             if groups * TASKS_PER_GROUP <= MOST_TASKS[parameters]:
@@ -51,11 +51,15 @@ def main() -> int:
 def check() -> int:
     """Whether the coordinator's work at 64 groups and 40 M parameters is at most 5 % of a step, with 64 shards."""
     calls, work = ray_calls(), one_shard(40 * MILLION, 64)
-    found = share_of_step(simulated(40 * MILLION, 64, 64), calls, work)
-    alone = share_of_step(simulated(40 * MILLION, 16, 1), None, None)
+    steps = simulated(40 * MILLION, 64, 64)
+    found = share_of_step(steps, calls, work)
     print(
-        f"one process, 16 groups: {alone.own_s:.2f} s, {100 * alone.own:.1f} % of a step; at 64 four times the work"
+        f"the coordinator's step {steps['coordinator_s']:.2f} s; a checkpoint every {CHECKPOINT_EVERY} steps "
+        f"{steps['checkpoint_s']:.2f} s; Ray: {1000 * calls['a_task_s']:.2f} ms a task, "
+        f"{1000 * calls['a_shard_s']:.2f} ms a shard, {calls['put_s'][str(40 * MILLION)]:.2f} s for the parameters"
     )
+    alone = share_of_step(simulated(40 * MILLION, 16, 1), None, None)
+    print(f"one process, 16 groups: {alone.own_s:.2f} s, {100 * alone.own:.1f} % of a step; at 64 four times the work")
     print(
         f"64 groups with 64 shards, 40 M parameters, tasks of {TASK_S:g} s: coordinator {found.own_s:.2f} s a step, a "
         f"shard {work['check_s']:.2f} s beside the tasks and {work['combine_s']:.2f} s after them; "

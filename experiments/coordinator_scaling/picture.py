@@ -23,8 +23,9 @@ def draw(results: dict[str, Any], path: Path) -> None:
             alone = [g for g in GROUPS if f"one {parameters} {g}" in results]
             shares = [share_of_step(results[f"one {parameters} {g}"], None, None).own for g in alone]
             axes.plot(alone, [100 * share for share in shares], "o--", color=colour, label=f"{millions}, one process")
-            shares = [share_of_step(results[f"shards {parameters} {g}"], calls, None).own for g in GROUPS]
-            axes.plot(GROUPS, [100 * share for share in shares], "o-", color=colour, label=f"{millions}, shards")
+            apart = [g for g in GROUPS if f"shards {parameters} {g}" in results]
+            shares = [share_of_step(results[f"shards {parameters} {g}"], calls, None).own for g in apart]
+            axes.plot(apart, [100 * share for share in shares], "o-", color=colour, label=f"{millions}, shards")
         axes.axhline(100 * BAR, color="#888888", linewidth=1.0)
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")

@@ -1,68 +1,53 @@
-"""What Ray's calls cost the coordinator: its process's CPU time a task and a shard, on real groups and shards.
+"""What Ray's calls cost the coordinator: its process's CPU time, of all its threads, a task and a shard.
 
-The executor, the ranks' message handling and the shards are the real ones; only the tasks are not computed: a rank
-answers with the same small gradient each time, cut and sent as any other.
+The executor, the scheduler and the shards' handles are the real ones and talk to real actors; these only answer
+(stand_ins.py).
 """
 
 from __future__ import annotations
 
+import logging
+import pickle
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import ray
+from shares import SIZES
+from stand_ins import Rank, Shard
 
 from metacl.config import RunConfig, config_from_dict
-from metacl.coordination.flat import Flat
+from metacl.coordination.flat import checksum, cuts
 from metacl.coordination.ray_executor import RayExecutor
-from metacl.coordination.ray_group import GroupRank
 from metacl.coordination.ray_shards import Shards
+from metacl.coordination.scheduler import QUEUE, Scheduler
+from metacl.coordination.shards import Combined
 from metacl.coordination.step import compute_step
-from metacl.coordination.worker import MetaGradientWork, TaskResult, Work, Worker, checksums
+from metacl.coordination.worker import MetaGradientWork, Parameters, Reply, TaskResult, Work
 from metacl.reporting import QuietProgress
 from metacl.tasks import TaskAddress
 
 GROUPS = 4
+IN_FLIGHT = 64 * QUEUE
+"""As with 64 groups: the executor waits for so many answers at a time."""
 SHARDS = (2, 8)
 TASKS = (64, 256)
+STEPS = 5
 SIZE = 40_000
 """Small gradients: what the coordinator does with large ones is measured without Ray (see simulate.py)."""
 
 
-@dataclass(frozen=True)
-class NoWork(MetaGradientWork):
-    """A gradient of ones for every task, after a few milliseconds."""
-
-    shards: int = 1
-
-    def __call__(self, worker: Worker, address: TaskAddress, meta: Flat) -> TaskResult:
-        """The same for all."""
-        time.sleep(0.01)
-        gradient = np.ones(meta.size, np.float32)
-        return TaskResult(gradient, checksums(gradient, self.shards), 1.0, (1.0,), norm=1.0)
-
-
-class EmptyRank(GroupRank):
-    """A rank without a model."""
-
-    def prepare(self, shards: list[Any]) -> None:
-        """Instead of `build`."""
-        self._shards = shards
-        self.worker: Any = None
-
-
 class Group:
-    """A group of one such rank, as the executor sees it."""
+    """A group as the executor sees it, of one stand-in."""
 
-    def __init__(self, shards: list[Any]) -> None:
-        self._rank = ray.remote(EmptyRank).options(num_cpus=0).remote()
-        ray.get(self._rank.prepare.remote(shards))
+    def __init__(self) -> None:
+        self.rank = ray.remote(Rank).options(num_cpus=0).remote()
+        self._instead_of_parameters = ray.put(b"")
 
     def submit(self, work: Work[Any], address: TaskAddress, parameters: Any) -> Any:
-        """As `WorkerGroup`."""
-        return self._rank.run.remote(work, address, parameters)
+        """As `WorkerGroup`; the arguments are pickled here as there."""
+        return self.rank.run.remote(pickle.dumps(work), pickle.dumps(address), self._instead_of_parameters)
 
     def cancel(self, reference: Any) -> None:
         """Never."""
@@ -73,10 +58,18 @@ class Groups:
 
     awaited: tuple[Any, ...] = ()
 
-    def __init__(self, config: RunConfig) -> None:
-        self.shards = Shards(config)
-        self.shards.start()
-        self.ready = {number: Group(self.shards.actors) for number in range(GROUPS)}
+    def __init__(self) -> None:
+        self.shards = Shards(_config(TASKS[0]))
+        self._all_shards = [ray.remote(Shard).options(num_cpus=0).remote() for _ in range(max(SHARDS))]
+        self.ready = {number: Group() for number in range(GROUPS)}
+
+    def use(self, shards: int, meta: np.ndarray[Any, np.dtype[np.float32]]) -> None:
+        """The first so many shards, in steps from `meta`."""
+        self.shards.actors = self._all_shards[:shards]
+        reply = pickle.dumps(Reply(checksum(meta), TaskResult(None, ("",) * shards, 1.0, (1.0,), norm=1.0)))
+        ray.get([group.rank.prepare.remote(reply) for group in self.ready.values()])
+        parts = [Combined(where.start, meta[where], checksum(meta[where])) for where in cuts(SIZE, shards)]
+        ray.get([a.prepare.remote(pickle.dumps(p)) for a, p in zip(self.shards.actors, parts, strict=True)])
 
     def advance(self, finished: Iterable[Any]) -> None:
         """Nothing to wait for."""
@@ -90,9 +83,11 @@ class Groups:
 
 def ray_calls() -> dict[str, Any]:
     """CPU seconds of this process for steps of few and many tasks, with few and many shards; what one more costs."""
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     try:
-        found = {shards: _steps(shards) for shards in SHARDS}
+        groups = Groups()
+        found = {shards: {tasks: _step(groups, shards, tasks) for tasks in TASKS} for shards in SHARDS}
+        put_s = {str(size): _seconds_to_put(size) for size in SIZES}
     finally:
         ray.shutdown()
     a_task = [(cpu[TASKS[1]] - cpu[TASKS[0]]) / (TASKS[1] - TASKS[0]) for cpu in found.values()]
@@ -101,32 +96,49 @@ def ray_calls() -> dict[str, Any]:
         "groups": GROUPS,
         "cpu_s": {f"{shards} shards, {tasks} tasks": s for shards, c in found.items() for tasks, s in c.items()},
         "a_task_s": sum(a_task) / len(a_task),
+        "put_s": put_s,
         "a_shard_s": max(0.0, (many - few) / (SHARDS[1] - SHARDS[0])),
     }
 
 
-def _steps(shards: int) -> dict[int, float]:
-    """By number of tasks: the median CPU seconds of five steps after a first one."""
-    found = {}
-    executor = None
-    for tasks in TASKS:
-        config = config_from_dict(
-            {
-                "name": "calls",
-                "learner": "text_classifier",
-                "data": {"name": "labelled_text", "dataset": "oos"},
-                "outer": {"tasks_per_step": tasks},
-                "workers": {"gradient_shards": shards},
-            }
-        )
-        if executor is None:
-            executor = RayExecutor(config, lambda note: None)
-            executor._fleet = Groups(config)  # type: ignore[assignment]
-        spent = []
-        for step in range(6):
-            meta = np.full(SIZE, step, np.float32)
-            began = time.process_time()
-            compute_step(config, step, meta, NoWork(shards), executor, QuietProgress())
-            spent.append(time.process_time() - began)
-        found[tasks] = sorted(spent[1:])[2]
-    return found
+def _seconds_to_put(size: int) -> float:
+    """CPU seconds for the parameters into the object store, once a step as the executor does it.
+
+    The first times touch new memory; later ones get what the step before the last left. The median of the last five.
+    """
+    parameters, reference = Parameters(np.zeros(size, np.float32), "version"), None
+    spent = []
+    for _ in range(11):
+        began = time.process_time()
+        newest = ray.put(parameters)
+        spent.append(time.process_time() - began)
+        reference = newest  # only now the one before is let go
+        time.sleep(0.5)
+    del reference
+    return sorted(spent[-5:])[2]
+
+
+def _config(tasks: int) -> RunConfig:
+    return config_from_dict(
+        {
+            "name": "calls",
+            "learner": "text_classifier",
+            "data": {"name": "labelled_text", "dataset": "oos"},
+            "outer": {"tasks_per_step": tasks},
+        }
+    )
+
+
+def _step(groups: Groups, shards: int, tasks: int) -> float:
+    """The median CPU seconds of some steps after a first one."""
+    config, meta = _config(tasks), np.ones(SIZE, np.float32)
+    groups.use(shards, meta)
+    executor = RayExecutor(config, lambda note: None)
+    executor._fleet = groups  # type: ignore[assignment]
+    executor._scheduler = Scheduler(config.workers.stragglers, queue=IN_FLIGHT // GROUPS)
+    spent = []
+    for step in range(1 + STEPS):
+        began = time.process_time()
+        compute_step(config, step, meta[:], MetaGradientWork(), executor, QuietProgress())
+        spent.append(time.process_time() - began)
+    return sorted(spent[1:])[STEPS // 2]

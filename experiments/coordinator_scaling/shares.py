@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-GROUPS = (4, 8, 16, 32, 64, 128, 256)
+GROUPS = (4, 16, 64, 256)
 MILLION = 1_000_000
 SIZES = (MILLION, 40 * MILLION, 160 * MILLION)
 TASKS_PER_GROUP = 4
@@ -37,8 +37,10 @@ def share_of_step(
     own = simulated["coordinator_s"] + simulated["checkpoint_s"] / CHECKPOINT_EVERY
     if calls is not None:
         own += simulated["tasks"] * calls["a_task_s"] + simulated["shards"] * calls["a_shard_s"]
+        own += calls["put_s"][str(simulated["parameters"])]
     critical = own
     if work is not None:
         critical += work["combine_s"] + work["check_s"] / work["tasks"]
+    critical += (simulated["checkpoint_wall_s"] - simulated["checkpoint_s"]) / CHECKPOINT_EVERY  # waiting for the disk
     tasks = TASKS_PER_GROUP * task_s
     return Share(own, own / (own + tasks), critical, critical / (critical + tasks))

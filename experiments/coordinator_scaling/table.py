@@ -31,7 +31,10 @@ def tables(results: dict[str, Any]) -> str:
     ]
     for parameters in SIZES:
         for groups in GROUPS:
-            many, work = results[f"shards {parameters} {groups}"], results[f"shard work {parameters} {groups}"]
+            keys = [f"{kind} {parameters} {groups}" for kind in ("shards", "shard work")]
+            if not results.keys() >= set(keys):
+                continue
+            many, work = (results[key] for key in keys)
             alone, apart = _one_process(results, parameters, groups), share_of_step(many, calls, work)
             lines.append(
                 f"| {parameters // MILLION} M | {groups} | {many['tasks']} | {alone} | {apart.own_s:.2f} "
@@ -40,15 +43,15 @@ def tables(results: dict[str, Any]) -> str:
             )
     lines += [
         "",
-        "| real groups | shards | tasks a step | s a step | coordinator, ms | its part | s a task |",
+        "| real groups | shards | next tasks made ahead | tasks a step | s a step | coordinator, ms | its part |",
         "|---|---|---|---|---|---|---|",
     ]
     for key, row in results.items():
         if key.startswith("real "):
             share = row["coordinator_s"] / row["step_s"]
             lines.append(
-                f"| {row['groups']} | {row['shards']} | {row['tasks']} | {row['step_s']:.2f} "
-                f"| {1000 * row['coordinator_s']:.0f} | {100 * share:.2f} % | {row['task_s']:.2f} |"
+                f"| {row['groups']} | {row['shards']} | {'yes' if row['ahead'] else 'no'} | {row['tasks']} "
+                f"| {row['step_s']:.2f} | {1000 * row['coordinator_s']:.0f} | {100 * share:.2f} % |"
             )
     lines += [
         "",
@@ -62,6 +65,8 @@ def _one_process(results: dict[str, Any], parameters: int, groups: int) -> str:
     row = results.get(f"one {parameters} {groups}")
     if row is None:  # as many seconds a task as with the most groups that were measured
         measured = [results[f"one {parameters} {g}"] for g in GROUPS if f"one {parameters} {g}" in results]
+        if len(measured) < 2:
+            return "– | –"
         few, most = measured[0], measured[-1]
         a_task = (most["coordinator_s"] - few["coordinator_s"]) / (most["tasks"] - few["tasks"])
         tasks = results[f"shards {parameters} {groups}"]["tasks"]

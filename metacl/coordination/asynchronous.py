@@ -8,7 +8,7 @@ Synchronous Parallel Parameter Server"). Which results make a step depends on ti
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Protocol, cast
 
 from metacl.config import RunConfig
@@ -30,8 +30,11 @@ class Streaming(Protocol):
         meta: Callable[[], Flat],
         staleness: int,
         left_out: LeftOut,
-    ) -> Iterator[Done[TaskResult]]:
-        """Results as they come, for as long as it is asked. Whenever `meta` gives another buffer a step was taken."""
+    ) -> Generator[Done[TaskResult], None, None]:
+        """Results as they come, for as long as it is asked. Whenever `meta` gives another array a step was taken.
+
+        The array's memory is used again for the next step's.
+        """
         ...
 
 
@@ -63,7 +66,7 @@ class AsynchronousSteps:
             for index in range(config.outer.tasks_per_step)
         )
         self._executor, self._staleness = executor, staleness
-        self._stream: Iterator[Done[TaskResult]] | None = None
+        self._stream: Generator[Done[TaskResult], None, None] | None = None
 
     def compute_step(self, step: int, meta: Flat, work: Work[TaskResult]) -> MetaGradient:
         """The combined gradient of the next results, for the step from `meta`. Raises as `step.compute_step`."""
@@ -83,6 +86,11 @@ class AsynchronousSteps:
         gathering.combine(found)
         losses = [TaskLosses.of(found[address]) for address in sorted(found)]
         return MetaGradient(gathering.result(), losses, dict(self._left_out), sum(lags) / count)
+
+    def close(self) -> None:
+        """End the stream: what was begun for later steps is given up."""
+        if self._stream is not None:
+            self._stream.close()
 
     def _leave_out(self, address: TaskAddress, reason: str) -> None:
         self._left_out[address] = reason

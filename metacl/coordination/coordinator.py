@@ -137,6 +137,8 @@ def train(
             f"stopped after {run.step} of {config.outer.steps} steps; everything up to there is saved in "
             f"{run.folder.checkpoints}. The same command continues it."
         ) from None
+    finally:
+        run.close()
 
 
 def _state(
@@ -234,6 +236,11 @@ class _Run:
         write = self._faults.writer(self.step)
         path = save_checkpoint(self.folder.checkpoints, self._checkpoint(), self._config.checkpoints.keep, write)
         self._faults.saved(path, self.step)
+
+    def close(self) -> None:
+        """Nothing more is computed."""
+        if self._asynchronous is not None:
+            self._asynchronous.close()
 
     def result(self) -> Trained:
         """The best parameters where held-out tasks say which, else the last. The last are saved."""

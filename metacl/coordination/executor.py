@@ -43,9 +43,14 @@ class Executor(Protocol):
     ) -> Iterator[Done[R]]:
         """Compute `work` for every address; results come as they finish, in any order, checked, each exactly once.
 
+        meta : its memory may be used again when the last result is taken.
         left_out : told of every task that has no usable result (twice, on two groups if there are two) or was dropped
         as a straggler. None: such a task is a `TaskFailed`.
         """
+        ...
+
+    def foresee(self, addresses: Sequence[TaskAddress]) -> None:
+        """Training tasks that will be asked for after the next `map`: workers that wait may begin with them."""
         ...
 
     def gathering(self, meta: Meta) -> Gathering:
@@ -123,6 +128,9 @@ class LocalExecutor:
             self.waited_s += time.perf_counter() - began
         work.check(result, meta)
         return result
+
+    def foresee(self, addresses: Sequence[TaskAddress]) -> None:
+        """The one worker never waits."""
 
     def gathering(self, meta: Meta) -> Gathering:
         """Here."""

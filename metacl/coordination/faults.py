@@ -121,7 +121,8 @@ class _Sabotage(Work[TaskResult]):
     fault: Fault
 
     def __call__(self, worker: Worker, address: TaskAddress, meta: Flat) -> TaskResult:
-        match self.fault.kind:
+        strikes = self.fault.rank in (None, worker.rank)
+        match self.fault.kind if strikes else "":
             case "kill_rank":
                 os.kill(os.getpid(), signal.SIGKILL)
             case "kill_node":

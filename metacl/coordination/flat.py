@@ -34,12 +34,27 @@ class FlatLayout:
         """P, the numbers in the buffer."""
         return sum(math.prod(shape) for _, shape in self.shapes)
 
-    def flatten(self, params: Params) -> Flat:
-        """Copy the tensors into a new buffer (P,). Raises `ValueError` if they are not this layout's."""
+    def flatten(self, params: Params, into: Flat | None = None) -> Flat:
+        """Copy the tensors into a new buffer (P,), or into the one given, as it takes long to touch new memory.
+
+        Raises `ValueError` if they are not this layout's.
+        """
         if FlatLayout.of(params) != self:
             raise ValueError("the tensors do not have this layout's names and shapes")
-        parts = [params[name].detach().to("cpu", torch.float32).reshape(-1) for name, _ in self.shapes]
-        return torch.cat(parts).numpy() if parts else np.zeros(0, np.float32)
+        flat = np.empty(self.size, np.float32) if into is None else into
+        for name, view in self.views(flat).items():
+            view.copy_(params[name].detach())
+        return flat
+
+    def views(self, flat: Flat) -> Params:
+        """The tensors, in the buffer's memory."""
+        params: Params = {}
+        position, whole = 0, torch.from_numpy(flat)
+        for name, shape in self.shapes:
+            count = math.prod(shape)
+            params[name] = whole[position : position + count].reshape(shape)
+            position += count
+        return params
 
     def unflatten(self, flat: Flat) -> Params:
         """The tensors, each in memory of its own: kernels may sum differently on differently aligned memory."""

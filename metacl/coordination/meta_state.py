@@ -66,15 +66,20 @@ class WholeState(MetaState):
     def __init__(self, config: OuterLoop, initial: Params) -> None:
         self._outer = OuterOptimizer(config, initial)
         self._layout = FlatLayout.of(initial)
+        self._buffer = np.empty(self._layout.size, np.float32)
+        self._flat: Flat | None = None
 
     def broadcast(self) -> Flat:
-        """A buffer of their own."""
-        return self._layout.flatten(self._outer.meta)
+        """Always in the same buffer, but another view of it after every step."""
+        if self._flat is None:
+            self._flat = self._layout.flatten(self._outer.meta, self._buffer)[:]
+        return self._flat
 
     def move(self, gradient: Flat | PartedGradient, step: int) -> float:
         """See `MetaState.move`."""
         assert not isinstance(gradient, PartedGradient)
-        norm = self._outer.step(self._layout.unflatten(gradient), step)
+        norm = self._outer.step(self._layout.views(gradient), step)
+        self._flat = None
         if not self._outer.finite():
             raise not_finite(step)
         return norm
@@ -86,6 +91,7 @@ class WholeState(MetaState):
     def restore(self, checkpoint: Checkpoint) -> None:
         """See `MetaState.restore`."""
         self._outer.restore(checkpoint.meta, checkpoint.outer_state)
+        self._flat = None
 
     @property
     def for_replay(self) -> Params:

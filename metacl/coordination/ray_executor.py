@@ -7,7 +7,7 @@ answers counts, is the scheduler's business; which groups there are, the fleet's
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -23,7 +23,17 @@ from metacl.coordination.ray_fleet import POLL_S, Fleet, error_of_ours, essence,
 from metacl.coordination.ray_parts import InParts, RayParts
 from metacl.coordination.ray_shards import Sharded
 from metacl.coordination.scheduler import Scheduler, Ticket
-from metacl.coordination.worker import Done, Meta, Parameters, PartedMeta, Reply, ReplyDamaged, TaskFailed, Work
+from metacl.coordination.worker import (
+    Done,
+    MakeAhead,
+    Meta,
+    Parameters,
+    PartedMeta,
+    Reply,
+    ReplyDamaged,
+    TaskFailed,
+    Work,
+)
 from metacl.errors import ResourceError
 from metacl.tasks import TaskAddress
 
@@ -49,6 +59,8 @@ class RayExecutor:
         self._fleet = Fleet(config, notify)
         self._scheduler = Scheduler(config.workers.stragglers)
         self.waited_s = 0.0
+        self._whole = np.empty(0, np.float32)  # used again every step: new memory is slow to touch
+        self._foreseen: list[TaskAddress] = []
         self._sent: tuple[Parameters, Any] | None = None
         self._running: dict[Any, _Out] = {}  # of earlier calls too: a straggler keeps its group busy
 
@@ -63,9 +75,13 @@ class RayExecutor:
         parameters, shared = self._broadcast(meta)
         enough = 1.0 if left_out is None else self._config.outer.minimum_completion
         self._scheduler.begin(addresses, enough, work.kind)
+        foreseen, self._foreseen = self._foreseen, []
+        ahead: set[int] = set()
         try:
             while not self._scheduler.done:
                 yield from self._turn(work, parameters, shared, left_out)
+                with held():  # after the last turn, too: they wait for the outer step
+                    self._make_ahead(foreseen, ahead, shared)
         finally:
             self._cancel_the_rest()
 
@@ -76,20 +92,22 @@ class RayExecutor:
         meta: Callable[[], Flat],
         staleness: int,
         left_out: LeftOut,
-    ) -> Iterator[Done[R]]:
+    ) -> Generator[Done[R], None, None]:
         """See `metacl.coordination.asynchronous.Streaming`."""
         parameters, shared = self._broadcast(meta())
         self._scheduler.begin([], 1.0, work.kind, staleness)
         try:
             while True:
-                if meta() is not parameters.flat:
-                    parameters, shared = self._broadcast(meta())
+                self._join()
+                self._scheduler.extend(addresses)
+                for done in self._turn(work, parameters, shared, left_out):
+                    yield done
+                    if meta() is parameters.flat:
+                        continue
+                    parameters, shared = self._broadcast(meta())  # before the turn's next answer is looked at
                     again = self._scheduler.renew()
                     if again:
                         self._notify(f"computing {len(again)} task(s) again, at newer parameters")
-                self._join()
-                self._scheduler.extend(addresses)
-                yield from self._turn(work, parameters, shared, left_out)
         finally:
             self._cancel_the_rest()
 
@@ -108,11 +126,25 @@ class RayExecutor:
         with held():
             self._watch(left_out)
 
+    def _make_ahead(self, foreseen: Sequence[TaskAddress], ahead: set[int], shared: Any) -> None:
+        """Have idle groups make what they will be given first, if all are idle by then; each group once a call.
+
+        The answers are not waited for: an error is met again with the task itself.
+        """
+        for place, group in enumerate(sorted(self._fleet.ready)):
+            if place < len(foreseen) and group not in ahead and self._scheduler.idle(group):
+                ahead.add(group)
+                self._fleet.ready[group].submit(MakeAhead(), foreseen[place], shared)
+
     def _cancel_the_rest(self) -> None:
         """What has not begun is not worth beginning."""
         for reference, out in self._running.items():
             if out.ticket.group in self._fleet.ready:
                 self._fleet.ready[out.ticket.group].cancel(reference)
+
+    def foresee(self, addresses: Sequence[TaskAddress]) -> None:
+        """A group that has nothing to do in the next call makes ahead what it will probably get first after that."""
+        self._foreseen = list(addresses)
 
     @property
     def parts(self) -> RayParts:
@@ -131,7 +163,9 @@ class RayExecutor:
         if not self._fleet.shards.actors:
             return InProcess(self._config.outer.aggregator)
         parameters, _ = self._broadcast(meta)
-        return Sharded(self._fleet.shards, parameters.version, meta.size)
+        if self._whole.shape != meta.shape:
+            self._whole = np.empty_like(meta)
+        return Sharded(self._fleet.shards, parameters.version, self._whole)
 
     def close(self) -> None:
         """Stop the groups, give the places back, leave Ray unless it was there before."""
@@ -167,7 +201,9 @@ class RayExecutor:
         if not everything:
             return []
         began = time.perf_counter()
-        finished, _ = ray.wait(everything, num_returns=1, timeout=POLL_S)
+        finished, rest = ray.wait(everything, num_returns=1, timeout=POLL_S)
+        if finished and rest:  # and what else is there by now: a turn costs the same for all of it
+            finished += ray.wait(rest, num_returns=len(rest), timeout=0)[0]
         self.waited_s += time.perf_counter() - began
         self._fleet.advance([reference for reference in finished if reference not in self._running])
         return [reference for reference in finished if reference in self._running]

@@ -50,6 +50,7 @@ class Fleet:
         self._arrived: set[Any] = set()
         self._too_few_since: float | None = None
         self._owns_connection = False
+        self._compile: bool | None = None  # whether the groups can
         self.ready: dict[int, WorkerGroup] = {}
         self.shards = RayParts(config) if config.parameters_in_parts else Shards(config)
 
@@ -101,8 +102,20 @@ class Fleet:
             self.lost(number, essence(error))
             return
         if line is not None:
+            self._require_alike(number, group)
             self.ready[number] = self._coming.pop(number)
             self._notify(f"worker group {number}: {line}")
+
+    def _require_alike(self, number: int, group: WorkerGroup) -> None:
+        """Compiled and uncompiled code round differently: then bits would depend on who computed what."""
+        if self._compile is None:
+            self._compile = group.compiles
+        if self._config.estimator.wants_few_shapes and group.compiles != self._compile:
+            has = "has a C++ compiler, and the groups before it have none" if group.compiles else "has no C++ compiler"
+            raise ResourceError(
+                f"estimator.compile: the machine of worker group {number} {has}, so its results would differ from the "
+                f"others' in their last bits. Install g++ on all machines, or set estimator.compile=false."
+            )
 
     def worked(self, number: int) -> None:
         """The group finished a task: it is worth starting again should it be lost."""

@@ -24,6 +24,7 @@ from metacl.coordination.ray_shards import ShardSender
 from metacl.coordination.worker import Parameters, Reply, ReplyDamaged, Work, Worker
 from metacl.errors import MetaclError
 from metacl.learners.ranks import RankLost
+from metacl.metagradients.compiled import compiler_here
 from metacl.tasks import TaskAddress
 
 
@@ -47,6 +48,8 @@ class WorkerGroup:
         What that is, for people.
     node : str
         The Ray node its rank 0 runs on, once it is placed.
+    compiles : bool
+        Whether its machine has a compiler, once it is ready.
     """
 
     def __init__(self, config: RunConfig, number: int, shards: Sequence[Any]) -> None:
@@ -62,6 +65,7 @@ class WorkerGroup:
             _soft_target_node_id=_node_in_turn(number) if _steered(workers) else None,
         )
         self.node = ""
+        self.compiles = False
         self.doing = "waiting for a place"
         self.pending: list[Any] = [self._placement.ready()]
 
@@ -83,7 +87,8 @@ class WorkerGroup:
             ]
         else:
             self.doing, self.pending = "ready", []
-            return str(found[0])
+            line, self.compiles = found[0]
+            return str(line)
         return None
 
     def submit(self, work: Work[Any], address: TaskAddress, parameters: Any) -> Any:
@@ -158,8 +163,13 @@ class GroupRank:
             port = probe.getsockname()[1]
         return ray.util.get_node_ip_address(), port, ray.get_runtime_context().get_node_id()
 
-    def build(self, config: dict[str, Any], rank: int, first: tuple[str, int, str], shards: Sequence[Any]) -> str:
-        """Join the group whose rank 0 is at `first` and load everything; one line about what was loaded."""
+    def build(
+        self, config: dict[str, Any], rank: int, first: tuple[str, int, str], shards: Sequence[Any]
+    ) -> tuple[str, bool]:
+        """Join the group whose rank 0 is at `first` and load everything.
+
+        Returns one line about what was loaded, and whether there is a compiler here.
+        """
         from metacl.learners.sharding import RankEnvironment, ZeroOptions, make_engine
 
         resolved = config_from_dict(config)
@@ -173,7 +183,7 @@ class GroupRank:
         )
         self.worker = Worker(resolved, self.engine)
         where = f"rank {rank} of {self._size}, pid {os.getpid()}, ZeRO stage {workers.zero_stage}"
-        return f"group ready ({where}): {resolved.learner.source()}"
+        return f"group ready ({where}): {resolved.learner.source()}", compiler_here()
 
     def initial(self) -> Flat:
         """The meta-parameters that this rank starts with."""

@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -139,10 +138,10 @@ class Shards:
 
 
 class Sharded(Gathering):
-    """A step whose gradients are with the shards."""
+    """A step whose gradients are with the shards. `whole` (P,) is where the combined one will be."""
 
-    def __init__(self, shards: Shards, version: str, size: int) -> None:
-        self._shards, self._size = shards, size
+    def __init__(self, shards: Shards, version: str, whole: Flat) -> None:
+        self._shards, self._whole = shards, whole
         self._portions = 0
         shards.begin(version)
 
@@ -154,13 +153,12 @@ class Sharded(Gathering):
         self._portions += 1
 
     def result(self) -> Flat:
-        """The ranges put together."""
-        whole = np.empty(self._size, np.float32)
+        """The ranges put together, in `whole`."""
         for part in self._shards.result(self._portions):
             if part is None or not examine(part.numbers, part.checksum)[0]:
                 raise GradientsLost(LOST)
-            whole[part.begin : part.begin + part.numbers.size] = part.numbers
-        return whole
+            self._whole[part.begin : part.begin + part.numbers.size] = part.numbers
+        return self._whole
 
 
 @dataclass(frozen=True)

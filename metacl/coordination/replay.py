@@ -44,6 +44,8 @@ def replay(config: RunConfig, step: int, index: int) -> Replay:
     """
     if config.parameters_in_parts:
         raise ConfigError("replay: this run's meta-parameters lie in parts, and they are computed with whole here.")
+    if config.outer.asynchronous is not None:
+        raise ConfigError("replay: with outer.asynchronous nobody knows which parameters a task was computed with.")
     count = config.outer.tasks_per_step * config.outer.accumulate
     if not 0 <= index < count:
         raise ConfigError(f"replay: a step of this run has tasks 0 to {count - 1}, not {index}.")

@@ -134,6 +134,10 @@ class Scheduler:
         """The groups that take part."""
         return list(self._held)
 
+    def idle(self, group: int) -> bool:
+        """Whether it holds nothing, and there is nothing to hand out."""
+        return not self._waiting and self._held.get(group) == []
+
     def join(self, group: int) -> None:
         """A group takes part from now on."""
         self._held[group] = []

@@ -150,7 +150,8 @@ def _compute_once(
 ) -> MetaGradient:
     outer = config.outer
     count = outer.tasks_per_step * outer.accumulate
-    addresses = [TaskAddress("train", config.seed, step, index) for index in range(count)]
+    addresses, later = ([TaskAddress("train", config.seed, s, i) for i in range(count)] for s in (step, step + 1))
+    known = [*addresses, *later] if step + 1 < outer.steps else addresses
     losses: list[TaskLosses] = []
     left_out: dict[TaskAddress, str] = {}
     gathering = executor.gathering(meta)
@@ -163,6 +164,7 @@ def _compute_once(
         portion = addresses[begin : begin + outer.tasks_per_step]
         valid: dict[TaskAddress, TaskResult] = {}
         together = config.workers.tasks_per_forward
+        executor.foresee(known[begin + outer.tasks_per_step :][: outer.tasks_per_step : together])
         if together > 1:
             replies = map_together(executor, portion, together, meta, leave_out)
         else:

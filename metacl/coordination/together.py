@@ -44,7 +44,7 @@ class Together(Work[tuple[Outcome, ...]]):
         """One outcome a task, in the order of their addresses."""
         members, config, single = self.bundles[address], worker.config, MetaGradientWork()
         params = as_leaves(worker.parameters(meta))
-        tasks = [worker.learner.prepare(worker.source.episode(member, config.episodes)) for member in members]
+        tasks = [worker.task(member) for member in members]
         problems = [config.objective.problem(worker.learner, params, task, config.inner) for task in tasks]
         different = list({id(problem.traced): problem for problem in problems}.values())
         compiled = sum(map(compile_seconds, different))

@@ -6,6 +6,7 @@ workers live; `Work` is what is asked of one.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import torch
 from metacl.aggregation.base import euclidean_norm
 from metacl.config import RunConfig
 from metacl.coordination.flat import Flat, FlatLayout, checksum, cuts, examine
-from metacl.errors import TrainingError
+from metacl.errors import MetaclError, TrainingError
 from metacl.learners.base import Params, Task, as_leaves, use_threads
 from metacl.learners.engine import Engine
 from metacl.learners.partition import Partition
@@ -44,11 +45,24 @@ class Worker:
         device = torch.device("cuda" if config.workers.gpus_per_group else "cpu")
         use_threads(config.workers.threads)
         self.config = config
+        self.rank = engine.ranks.rank if engine is not None else 0
         self.source = config.data.open()
         self.learner = config.learner.build(config.seed, device, engine)
         self.initial: Params = config.objective.meta_parameters(self.learner, config.inner, config.episodes.ways)
         self.layout = FlatLayout.of(self.initial)
         self.partition = config.inner.partitioned(self.learner.partition)
+        self._ahead: dict[TaskAddress, Task] = {}
+
+    def task(self, address: TaskAddress) -> Task:
+        """The training episode as the model sees it: made ahead, or now."""
+        made = self._ahead.pop(address, None)
+        if made is None:
+            made = self.learner.prepare(self.source.episode(address, self.config.episodes))
+        return made
+
+    def make_ahead(self, address: TaskAddress) -> None:
+        """Make it now, for later; forget what was made ahead before and never asked for."""
+        self._ahead = {address: self.task(address)}
 
     def parameters(self, meta: Flat) -> Params:
         """The buffer as named tensors on this worker's device."""
@@ -185,7 +199,7 @@ class MetaGradientWork(Work[TaskResult]):
     def __call__(self, worker: Worker, address: TaskAddress, meta: Flat) -> TaskResult:
         """Make the episode, run the inner loop, estimate the gradient. Raises `TaskFailed` on divergence."""
         config = worker.config
-        task = worker.learner.prepare(worker.source.episode(address, config.episodes))
+        task = worker.task(address)
         params = as_leaves(worker.parameters(meta))
         problem = config.objective.problem(worker.learner, params, task, config.inner)
         compiled = compile_seconds(problem)
@@ -242,6 +256,16 @@ class MetaGradientWork(Work[TaskResult]):
 def checksums(gradient: Flat, shards: int) -> tuple[str, ...]:
     """One a shard."""
     return tuple(checksum(gradient[where]) for where in cuts(gradient.size, shards))
+
+
+@dataclass(frozen=True)
+class MakeAhead(Work[None]):
+    """All of a training task that does not depend on the parameters: sampling, tokenizing, the frozen layers."""
+
+    def __call__(self, worker: Worker, address: TaskAddress, meta: Flat) -> None:
+        """The worker keeps it. What is wrong with the task will be said when it is computed."""
+        with contextlib.suppress(MetaclError):
+            worker.make_ahead(address)
 
 
 def compile_seconds(problem: InnerProblem) -> float:

@@ -1,6 +1,7 @@
 """Asynchronous steps on groups of a virtual clock: delayed descent by hand, and the bound on a gradient's age."""
 
 import heapq
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metacl.config import RunConfig, Stragglers
+from metacl.coordination import ray_executor
 from metacl.coordination.flat import checksum
 from metacl.coordination.scheduler import Scheduler
-from metacl.coordination.worker import Done, TaskFailed, TaskResult
+from metacl.coordination.worker import Done, Parameters, Reply, TaskFailed, TaskResult
 from metacl.errors import ConfigError, TrainingError
 from metacl.tasks import TaskAddress
 from tests.coordination.test_coordinator import Silent, metrics_in, train
@@ -29,23 +31,30 @@ def gradient(address, meta):
 
 
 class Groups:
-    """Group n takes seconds[n] a task; `fails` says which addresses have no result."""
+    """Group n takes seconds[n] a task; `fails` says which addresses have no result. Ends its stream when told to."""
 
     waited_s = 0.0
 
     def __init__(self, seconds, fails=lambda address: False):
         self.seconds, self.fails = seconds, fails
-        self.time, self.refused, self.counted = 0.0, 0, []
+        self.time, self.refused, self.counted, self.ended = 0.0, 0, [], False
 
     def stream(self, work, addresses, meta, staleness, left_out):
+        try:
+            yield from self.endless(addresses, meta, staleness, left_out)
+        finally:
+            self.ended = True
+
+    def endless(self, addresses, meta, staleness, left_out):
         scheduler = Scheduler(Stragglers(policy="wait"), queue=1, clock=lambda: self.time)
         for group in range(len(self.seconds)):
             scheduler.join(group)
         scheduler.begin([], staleness=staleness)
-        versions, answers = [meta()], []
+        newest, versions, answers = meta(), [meta().copy()], []  # sent, as it were: the buffer is used again
         while True:
-            if meta() is not versions[-1]:
-                versions.append(meta())
+            if meta() is not newest:
+                newest = meta()
+                versions.append(newest.copy())
                 scheduler.renew()
             scheduler.extend(addresses)
             for ticket in scheduler.hand_out():
@@ -92,6 +101,7 @@ def test_one_group_is_never_behind_and_takes_the_synchronous_steps(tmp_path):
         phi = phi - 0.25 * np.mean([phi - target(TaskAddress("train", 0, step, index)) for index in range(2)], axis=0)
     np.testing.assert_allclose(trained["adapter.w"], phi, rtol=1e-5)
     assert {age for _, age in groups.counted} == {0}
+    assert groups.ended
 
 
 @pytest.mark.parametrize("staleness", [1, 2, 10])
@@ -118,6 +128,38 @@ def test_a_few_that_fail_are_left_out_and_others_take_their_place(tmp_path):
     lines = metrics_in(tmp_path / "run")
     assert [line["tasks"] for line in lines] == [4] * 4
     assert sum(line["left_out"] for line in lines) == sum("is left out: it fails" in n for n in progress.notes) > 0
+
+
+class Answer:
+    """Stands for an object reference."""
+
+    def __init__(self, reply):
+        self.reply = reply
+
+
+class AnsweredAtOnce:
+    """A worker group, and of Ray what the executor needs: every answer is there as soon as it is looked for."""
+
+    def submit(self, work, address, parameters):
+        found = gradient(address, parameters.flat)
+        return Answer(Reply(parameters.version, TaskResult(found, (checksum(found),), 1.0, (1.0,))))
+
+    def cancel(self, reference):
+        pass
+
+
+def test_answers_that_come_together_are_held_to_the_bound_one_after_the_other(tmp_path, monkeypatch):
+    config, notes = config_of(tmp_path, tasks_per_step=1), []
+    copied = lambda parameters: Parameters(parameters.flat.copy(), parameters.version)  # noqa: E731
+    fake = SimpleNamespace(put=copied, get=lambda reference: reference.reply)
+    fake.wait = lambda references, num_returns, timeout: (references[:num_returns], references[num_returns:])
+    monkeypatch.setattr(ray_executor, "ray", fake)
+    executor = ray_executor.RayExecutor(config, notes.append)
+    executor._fleet.ready = {number: AnsweredAtOnce() for number in range(4)}
+    train(config, executor, initial=INITIAL)
+    ages = [line["staleness"] for line in metrics_in(tmp_path / "run")]
+    assert max(ages) == 1 and ages.count(0) > 1  # of eight that are out one is new, one a step old, and six too old
+    assert any(note.startswith("computing 6 task(s) again") for note in notes)
 
 
 @given(staleness=st.integers(0, 3), events=st.lists(st.integers(0, 6), max_size=60), data=st.data())

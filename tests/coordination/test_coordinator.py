@@ -50,6 +50,9 @@ class ToyExecutor:
         self.stop_at, self.harmed, self.harm = stop_at, harmed, harm
         self.asked = []
 
+    def foresee(self, addresses):
+        self.foreseen = list(addresses)
+
     def gathering(self, meta):
         return InProcess(AGGREGATORS.build({"name": "mean"}))
 
@@ -379,6 +382,18 @@ def test_accumulated_portions_are_one_step(tmp_path):
     layout = FlatLayout.of(INITIAL)  # but for its first number, where huge opposite ones are added
     np.testing.assert_allclose(layout.flatten(trained)[1:], layout.flatten(whole)[1:], rtol=1e-5)
     assert metrics_in(tmp_path / "run")[0]["tasks"] == 8
+
+
+def test_what_comes_next_is_foreseen(tmp_path):
+    pairs = []
+
+    class Foreseen(ToyExecutor):
+        def map(self, work, addresses, meta, left_out=None):
+            pairs.append((list(addresses), self.foreseen))
+            yield from super().map(work, addresses, meta, left_out)
+
+    train(config_of(tmp_path, accumulate=2, steps=3), Foreseen())
+    assert [foreseen for _, foreseen in pairs] == [*[addresses for addresses, _ in pairs[1:]], []]
 
 
 def test_parameters_that_leave_the_numbers(tmp_path):

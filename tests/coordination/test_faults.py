@@ -8,6 +8,7 @@ import pytest
 import metacl
 from metacl import cli
 from metacl.config import Fault, config_to_yaml
+from metacl.coordination import faults as faults_module
 from metacl.coordination.checkpoint import list_checkpoints, load_checkpoint
 from metacl.coordination.failed_tasks import KEPT, failed_steps, record_failed
 from metacl.coordination.faults import Faults
@@ -66,6 +67,26 @@ def test_same_bits_in_one_process(model, expected, tmp_path, kind):
     assert [note for note in first.notes if "strikes" in note] == [f"fault 0 strikes: {kind} at step 3, index 1"]
     assert not any("strikes" in note for note in again.notes)
     assert trained_bytes(config) == expected
+
+
+@pytest.mark.parametrize(("struck", "slept"), [(None, [[0.5], [0.5]]), (1, [[], [0.5]])])
+def test_one_rank_of_a_group_or_all(tmp_path, monkeypatch, struck, slept):
+    worker, found = Worker(tiny_config(tmp_path)), []
+    address, meta = TaskAddress("train", 0, 3, 1), worker.layout.flatten(worker.initial)
+    faults = Faults([Fault(kind="slow", step=3, index=1, rank=struck, seconds=0.5)], tmp_path / "f.json", print)
+    sent = faults.strike(MetaGradientWork()).handed_out(address)
+    for rank in range(2):
+        found.append([])
+        monkeypatch.setattr(faults_module.time, "sleep", found[-1].append)
+        monkeypatch.setattr(worker, "rank", rank)
+        assert sent(worker, address, meta).checksums == MetaGradientWork()(worker, address, meta).checksums
+    assert found == slept
+
+
+def test_a_rank_that_a_group_does_not_have(tmp_path):
+    faults = [{"kind": "kill_rank", "step": 1, "rank": 2}]
+    with pytest.raises(ValueError, match=r"faults.0.rank: 2, but a group has ranks 0 to 1"):
+        tiny_config(tmp_path, workers={"executor": "ray", "ranks_per_group": 2}, faults=faults)
 
 
 def test_full_disk_at_the_command_line(model, expected, tmp_path, capsys):

@@ -102,6 +102,17 @@ def test_a_lone_group_tries_again_itself():
     assert where(made.hand_out()) == [(0, 0)]
 
 
+def test_idle_is_who_holds_nothing_when_nothing_waits():
+    made = scheduler(groups=2, tasks=5)
+    tickets = made.hand_out()
+    for ticket in (tickets[0], tickets[2]):  # both of group 0
+        made.accept(ticket)
+    assert not made.idle(0)  # the fifth task waits
+    (fifth,) = made.hand_out()
+    made.accept(fifth)
+    assert [made.idle(group) for group in (0, 1, 7)] == [True, False, False]
+
+
 def test_losses_are_counted_for_the_task_that_was_computed_not_for_the_one_in_the_queue():
     made = scheduler(groups=1, tasks=2)
     made.hand_out()

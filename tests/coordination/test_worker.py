@@ -8,7 +8,7 @@ import torch
 
 from metacl.coordination.executor import LocalExecutor
 from metacl.coordination.flat import checksum
-from metacl.coordination.worker import MetaGradientWork, TaskFailed, Worker
+from metacl.coordination.worker import MakeAhead, MetaGradientWork, TaskFailed, Worker
 from metacl.learners.base import as_leaves
 from metacl.metagradients import Unrolled
 from metacl.tasks import TaskAddress
@@ -87,3 +87,17 @@ def test_local_executor_answers_every_address_once(tmp_path):
     executor.close()
     with pytest.raises(AssertionError, match="start"):
         list(executor.map(MetaGradientWork(), addresses, np.zeros(meta.size, np.float32)))
+
+
+def test_what_is_made_ahead_is_used_once_and_changes_no_bit(tmp_path, monkeypatch):
+    worker = Worker(tiny_config(tmp_path))
+    meta = worker.layout.flatten(worker.initial)
+    expected = MetaGradientWork()(worker, ADDRESS, meta)
+    made, prepare = [], worker.learner.prepare
+    monkeypatch.setattr(worker.learner, "prepare", lambda episode: made.append(episode.address) or prepare(episode))
+    other = TaskAddress("train", 0, 9, 9)
+    MakeAhead()(worker, other, meta)
+    MakeAhead()(worker, ADDRESS, meta)
+    found = [MetaGradientWork()(worker, ADDRESS, meta) for _ in range(2)]
+    assert made == [other, ADDRESS, ADDRESS]  # the first result took what was there, the second made its own
+    assert {result.checksums for result in found} == {expected.checksums}

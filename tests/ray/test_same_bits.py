@@ -28,6 +28,7 @@ def test_tasks_side_by_side_do_not_depend_on_the_groups(ray_cluster, tmp_path):
     hashes = set()
     for name, workers in [("local", {"executor": "local"}), ("two", {"executor": "ray", "groups": 2})]:
         workers["tasks_per_forward"] = 2
+        workers["gradient_shards"] = 2 if name == "two" else 1
         hashes.add(trained_hash(small_config(model, tmp_path / name, workers=workers, learner__padding="packed")))
     assert len(hashes) == 1
 
