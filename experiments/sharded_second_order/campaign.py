@@ -31,6 +31,11 @@ def main() -> None:
     row("cost whole", lambda: group("cost", "llama", *COST, 1, "--whole"))
     for ranks in (1, 2, 4):
         row(f"cost R={ranks}", lambda r=ranks: group("cost", "llama", *COST, r))
+    for family in FAMILIES:
+        row(f"all parameters {family}", lambda f=family: group("parameters", f, *EXACTNESS, 2)[0])
+    row("all parameters cost whole", lambda: group("cost", "llama", *COST, 1, "--whole", "--all-parameters"))
+    for ranks in (1, 2):
+        row(f"all parameters cost R={ranks}", lambda r=ranks: group("cost", "llama", *COST, r, "--all-parameters"))
 
 
 if __name__ == "__main__":

@@ -39,6 +39,16 @@ def main() -> int:
             what = f"{family}, 2 ranks, ZeRO {stage}"
             lines.append(Line(f"{what}: largest relative error, K = 1, 3, 5", max(errors), 1e-5))
             lines.append(Line(f"{what}: other bits the 2nd time", not found[f"stage {stage}, same bits"], 0))
+    for family in FAMILIES:
+        found = group("parameters", family, *EXACTNESS, 2)[0]
+        for estimator in ("first_order", "reptile", "reverse", "finite_difference"):
+            bar = 1e-3 if estimator == "finite_difference" else 1e-5
+            lines.append(Line(f"{family}, 2 ranks, every parameter adapts, {estimator}", found[estimator], bar))
+    alone, half = (max(row["computing_peak_mb"] for row in rows) for rows in (
+        group("cost", "llama", *COST, 1, "--whole", "--all-parameters"),
+        group("cost", "llama", *COST, 2, "--all-parameters"),
+    ))  # fmt: skip
+    lines.append(Line("every parameter adapts: peak MB of a rank of 2, of one process's", half / alone, 0.6))
     whole = group("cost", "llama", *COST, 1, "--whole")[0]
     for ranks in (2, 4):
         rows = group("cost", "llama", *COST, ranks)

@@ -15,8 +15,8 @@ from transformers import AutoModel, BertConfig, GPT2Config, LlamaConfig, PreTrai
 from metacl.adaptation import InnerLoop
 from metacl.learners import Task, TextClassifierConfig
 from metacl.learners.adapter import AdapterConfig
-from metacl.learners.base import Learner, as_leaves
-from metacl.metagradients import Reverse
+from metacl.learners.base import ADAPTER, MODEL, Learner, Params, as_leaves
+from metacl.metagradients import MetaGradient
 from metacl.objectives import OBJECTIVES
 
 SYMBOLS = ["[PAD]", "[UNK]", *string.ascii_lowercase, " "]
@@ -53,23 +53,31 @@ def save_model(family: str, width: int, layers: int, folder: Path) -> Path:
     return folder
 
 
-def learner_config(family: str, folder: Path) -> TextClassifierConfig:
-    """LoRA of rank 4 in all layers."""
-    adapter = AdapterConfig(rank=4, targets=TARGETS[family])
+def learner_config(family: str, folder: Path, all_parameters: bool = False) -> TextClassifierConfig:
+    """LoRA of rank 4 in all layers, or every parameter of the model."""
+    adapter = None if all_parameters else AdapterConfig(rank=4, targets=TARGETS[family])
     return TextClassifierConfig(model=str(folder), max_length=LENGTH, adapter=adapter, logit_scale=3.0)
 
 
-def meta_gradient(learner: Learner, steps: int) -> Tensor:
-    """The exact meta-gradient of a 4-way task with 8 support and 8 query texts of about 20 tokens, flat (P,)."""
-    loop = InnerLoop(steps=steps, step_size={"value": 0.01, "head": 0.05})
+def meta_gradient(learner: Learner, steps: int, estimator: MetaGradient) -> Params:
+    """The meta-gradient of a 4-way task with 8 support and 8 query texts of about 20 tokens."""
+    every = any(name.startswith(MODEL) for name in learner.initial)
+    loop = InnerLoop(steps=steps, step_size={"value": 0.002 if every else 0.01, "head": 0.05})
     objective = OBJECTIVES.build({"name": "proto_maml"})
     generator = torch.Generator().manual_seed(0)
     meta = {
-        name: tensor + 0.05 * torch.randn(tensor.shape, generator=generator) if tensor.dim() == 2 else tensor
+        name: tensor + 0.05 * torch.randn(tensor.shape, generator=generator) if name.startswith(ADAPTER) else tensor
         for name, tensor in objective.meta_parameters(learner, loop, 4).items()
     }
     texts = [f"about the {word} of mine {'x' * (place % 5)}" for place, word in enumerate(WORDS)]
     support = learner.encode(texts, [place % 4 for place in range(8)])
     query = learner.encode([text + " please" for text in texts], [place % 4 for place in range(8)])
-    gradient = Reverse().estimate(objective.problem(learner, as_leaves(meta), Task(4, support, query), loop)).gradient
-    return torch.cat([tensor.double().flatten() for tensor in gradient.values()])
+    problem = objective.problem(learner, as_leaves(meta), Task(4, support, query), loop)
+    return estimator.estimate(problem).gradient
+
+
+def whole(learner: Learner, gradient: Params) -> Tensor:
+    """All of it as one vector (P,), also of what lies in parts on the ranks."""
+    partition = learner.partition
+    joined = {name: partition.ranks.gather(gradient[name])[: s.numel()] for name, s in partition.shapes.items()}
+    return torch.cat([tensor.double().flatten() for tensor in {**gradient, **joined}.values()])

@@ -1,7 +1,9 @@
 """One rank in this process; what it measured is one line of JSON on standard output. Started by groups.py.
 
     rank.py exactness FAMILY FOLDER --rank 0 --ranks 2 --port P      errors at every ZeRO stage and K
-    rank.py cost FAMILY FOLDER --rank 0 --ranks 2 --port P [--whole] memory, bytes gathered, seconds
+    rank.py parameters FAMILY FOLDER --rank 0 --ranks 2 --port P     errors of each estimator if every parameter adapts
+    rank.py cost FAMILY FOLDER --rank 0 --ranks 2 --port P [--whole] [--all-parameters]
+                                                                     memory, bytes gathered, seconds
 
 The reference of `exactness` is the same model whole in this process, without DeepSpeed.
 """
@@ -20,9 +22,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from models import learner_config, meta_gradient
+from models import learner_config, meta_gradient, whole
+from torch import Tensor
 
+from metacl.learners.base import Learner
 from metacl.learners.sharding import RankEnvironment, ShardedBase, ZeroOptions, make_engine
+from metacl.metagradients import FiniteDifference, FirstOrder, MetaGradient, Reptile, Reverse
 
 STEPS = (1, 3, 5)
 COST_STEPS = 3
@@ -32,39 +37,55 @@ ALL_IN_SHARDS = {"zero_optimization": {"stage3_param_persistence_threshold": 0}}
 def exactness(options: argparse.Namespace, environment: RankEnvironment) -> dict[str, Any]:
     """‖g − g_unsharded‖ / ‖g_unsharded‖ at every stage and K, and whether a second time gives the same bits."""
     config = learner_config(options.family, options.folder)
-    whole = config.build(0)
-    expected = {steps: meta_gradient(whole, steps) for steps in STEPS}
+    alone = config.build(0)
+    expected = {steps: _gradient(alone, steps, Reverse()) for steps in STEPS}
     found: dict[str, Any] = {}
     for stage in range(4):
         learner = config.build(0, engine=make_engine(ZeroOptions(stage, extra=ALL_IN_SHARDS), environment, gpu=False))
         for steps, reference in expected.items():
-            gradient = meta_gradient(learner, steps)
+            gradient = _gradient(learner, steps, Reverse())
             found[f"stage {stage}, K={steps}"] = float((gradient - reference).norm() / reference.norm())
-        found[f"stage {stage}, same bits"] = bool(torch.equal(gradient, meta_gradient(learner, steps)))
+        found[f"stage {stage}, same bits"] = bool(torch.equal(gradient, _gradient(learner, steps, Reverse())))
     return found
+
+
+def parameters(options: argparse.Namespace, environment: RankEnvironment) -> dict[str, Any]:
+    """The same error at stage 3 where every parameter adapts, in parts, for each estimator."""
+    config = learner_config(options.family, options.folder, all_parameters=True)
+    alone = config.build(0)
+    learner = config.build(0, engine=make_engine(ZeroOptions(3, extra=ALL_IN_SHARDS), environment, gpu=False))
+    found: dict[str, Any] = {}
+    for estimator in (FirstOrder(), Reptile(), FiniteDifference(), Reverse()):
+        reference = _gradient(alone, COST_STEPS, estimator)
+        gradient = _gradient(learner, COST_STEPS, estimator)
+        found[str(estimator.registered_name)] = float((gradient - reference).norm() / reference.norm())
+    found["same bits"] = bool(torch.equal(gradient, _gradient(learner, COST_STEPS, Reverse())))
+    return found
+
+
+def _gradient(learner: Learner, steps: int, estimator: MetaGradient) -> Tensor:
+    return whole(learner, meta_gradient(learner, steps, estimator))
 
 
 def cost(options: argparse.Namespace, environment: RankEnvironment) -> dict[str, Any]:
     """Memory of the rank while loading and while computing, bytes gathered an inner step, seconds a meta-gradient."""
-    config = learner_config(options.family, options.folder)
-    engine = None
-    if not options.whole:
-        engine = make_engine(ZeroOptions(3, extra=ALL_IN_SHARDS), environment, gpu=False)
-        meta_gradient(learner_config(options.family, options.warm_up).build(0, engine=engine), 1)
-    else:
-        meta_gradient(learner_config(options.family, options.warm_up).build(0), 1)
+    every = options.all_parameters
+    config = learner_config(options.family, options.folder, every)
+    estimator = FirstOrder() if every else Reverse()
+    engine = None if options.whole else make_engine(ZeroOptions(3, extra=ALL_IN_SHARDS), environment, gpu=False)
+    meta_gradient(learner_config(options.family, options.warm_up, every).build(0, engine=engine), 1, estimator)
     gc.collect()
     before = _anonymous_mb()
     with _Peak() as loading:
         learner = config.build(0, engine=engine)
     held = _anonymous_mb()
-    meta_gradient(learner, COST_STEPS)
+    meta_gradient(learner, COST_STEPS, estimator)
     gathered = engine.gathering.elements if isinstance(engine, ShardedBase) else 0
     seconds = []
     with _Peak() as computing:
         for _ in range(3):
             started = time.perf_counter()
-            meta_gradient(learner, COST_STEPS)
+            meta_gradient(learner, COST_STEPS, estimator)
             seconds.append(time.perf_counter() - started)
     return {
         "base_mb": learner.base_parameters * 4 / 1e6,
@@ -105,13 +126,14 @@ def _anonymous_mb() -> float:
 def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["exactness", "cost"])
+    parser.add_argument("what", choices=["exactness", "parameters", "cost"])
     parser.add_argument("family")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--warm-up", type=Path, help="a small model, so that libraries do not count")
     parser.add_argument("--rank", type=int, required=True)
     parser.add_argument("--ranks", type=int, required=True)
     parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--all-parameters", action="store_true", help="every parameter adapts, by first order")
     parser.add_argument("--whole", action="store_true", help="without shards and without DeepSpeed")
     options = parser.parse_args()
     answers, sys.stdout = sys.stdout, sys.stderr  # libraries talk
@@ -119,7 +141,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     environment = RankEnvironment(options.rank, options.ranks, "127.0.0.1", options.port)
-    measure = exactness if options.what == "exactness" else cost
+    measure = {"exactness": exactness, "parameters": parameters, "cost": cost}[options.what]
     print(json.dumps(measure(options, environment)), file=answers, flush=True)
 
 
