@@ -43,10 +43,10 @@ Overrides = Annotated[
     typer.Argument(help="key=value, dotted, values as YAML: outer.steps=20 objective=anil", show_default=False),
 ]
 DataOption = Annotated[
-    str | None, typer.Option("--data", help="A bundled data set, or a JSONL/CSV file of labelled texts.")
+    str | None, typer.Option("--data", help="A bundled data set, or a file or folder of labelled texts.")
 ]
-TextColumn = Annotated[str, typer.Option(help="Field that holds the text.")]
-LabelColumn = Annotated[str, typer.Option(help="Field that holds the label.")]
+TextColumn = Annotated[str | None, typer.Option(help="Field that holds the text; default: the obvious one.")]
+LabelColumn = Annotated[str | None, typer.Option(help="Field that holds the label; default: the obvious one.")]
 
 
 @app.command(epilog=EXIT_CODES)
@@ -137,8 +137,8 @@ def evaluate(
     source: Annotated[Path, typer.Argument(metavar="RUN_OR_INIT", help="A run's folder or an initialization's.")],
     data: DataOption = None,
     class_split: Annotated[str | None, typer.Option(help="Which published class split of a bundled data set.")] = None,
-    text_column: TextColumn = "text",
-    label_column: LabelColumn = "label",
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
     ways: Annotated[int | None, typer.Option(min=2, help="N, classes an episode.")] = None,
     shots: Annotated[str | None, typer.Option(help="K, support examples a class; several: 1,5.")] = None,
     queries: Annotated[int, typer.Option(min=1, help="Query examples a class.")] = 5,
@@ -165,7 +165,7 @@ def evaluate(
     tree = stored.config.to_dict()
     if data is not None:
         tree["data"] = _data_section(data, text_column, label_column)
-    if (text_column, label_column) != ("text", "label") and (data is None or "path" not in tree["data"]):
+    if (text_column or label_column) and (data is None or "path" not in tree["data"]):
         raise ConfigError("--text-column and --label-column name the columns of a file; give one with --data.")
     if class_split is not None:
         if tree["data"].get("path") is not None:
@@ -198,11 +198,11 @@ def evaluate(
 @app.command(epilog=EXIT_CODES)
 def adapt(
     init: Annotated[Path, typer.Argument(metavar="INIT", help="An initialization's folder or its run's.")],
-    data: Annotated[Path, typer.Option("--data", help="JSONL or CSV file of labelled texts.")],
+    data: Annotated[Path, typer.Option("--data", help="File or folder of labelled texts: JSONL, CSV, Parquet, …")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the adapted model.")],
     steps: Annotated[int | None, typer.Option(min=0, help="Inner steps; default as trained.")] = None,
-    text_column: TextColumn = "text",
-    label_column: LabelColumn = "label",
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
 ) -> None:
     """Adapt an initialization to your own labelled texts and save the adapted model."""
     from metacl.initialization import check_adapted_output, load_initialization
@@ -346,7 +346,7 @@ def new_objective(
     out.print(f"check it: python -m pytest test_{name}.py", soft_wrap=True, highlight=False)
 
 
-def _data_section(data: str, text_column: str, label_column: str) -> dict[str, object]:
+def _data_section(data: str, text_column: str | None, label_column: str | None) -> dict[str, object]:
     from metacl.tasks.bundled import BUNDLED
 
     if data in BUNDLED:
