@@ -30,7 +30,7 @@ from metacl.tasks.readers.jsonl_file import parse_line, raw_lines, utf8
 INDEX_FROM = 256 * 2**20
 """Bytes from which a file is indexed; below, reading it whole is quicker and takes less than a few GB."""
 
-CHUNK = 1 << 18
+CHUNK = 1 << 16
 """Lines that the index is written in portions of, so that building it takes little memory."""
 
 FORMAT = 1
