@@ -116,7 +116,7 @@ class DomainSource(TaskSource):
                 yield Surveyed(text, domain, split_of.get((domain, text)), place)
 
         notes = (f"columns {columns.guessed}",) if columns.guessed else ()
-        return Survey("domain", source.sizes(), {}, examples, notes)
+        return Survey("domain", source.sizes(), {}, examples, notes, self.window)
 
 
 class DomainEpisodes:

@@ -139,7 +139,7 @@ class Survey:
 
     unit : what a group is. splits : the distinct examples that each group has in a split. domain_of : the domain of
     each class that has one. examples : reads them all again, duplicates included. notes : what else a person should
-    know of how it was read.
+    know of how it was read. window : characters that an episode shows of a text; None for all.
     """
 
     unit: Literal["class", "domain"]
@@ -147,6 +147,7 @@ class Survey:
     domain_of: Mapping[str, str]
     examples: Callable[[], Iterator[Surveyed]]
     notes: tuple[str, ...] = ()
+    window: int | None = None
 
 
 class TaskSource(Component):

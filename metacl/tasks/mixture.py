@@ -117,6 +117,7 @@ class Mixture(TaskSource):
             {f"{n}:{name}": domain for n, s in known for name, domain in s.domain_of.items()},
             examples,
             tuple(f"source {number}: {note}" for number, survey in known for note in survey.notes),
+            min((survey.window for _, survey in known if survey.window is not None), default=None),
         )
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import AfterValidator, Field
 
-from metacl.errors import DataError
+from metacl.errors import ConfigError, DataError
 from metacl.tasks.episode import Split, TaskAddress
 from metacl.tasks.randomness import AddressedRandom
 from metacl.tasks.readers.json_file import load
@@ -33,6 +33,24 @@ Fractions = Annotated[tuple[float, float, float], AfterValidator(_parts_of_one)]
 """The shares of train, valid and test."""
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+def as_by(text: str) -> By:
+    """A word from the command line. Raises `ConfigError`."""
+    if text == "class":
+        return "class"
+    if text == "domain":
+        return "domain"
+    raise ConfigError(f"--by {text}: expected class or domain.")
+
+
+def as_fractions(text: str) -> tuple[float, float, float]:
+    """Three numbers from the command line. Raises `ConfigError`."""
+    try:
+        train, valid, test = (float(part) for part in text.split(","))
+        return _parts_of_one((train, valid, test))
+    except ValueError:
+        raise ConfigError(f"--fractions {text}: expected three parts of 1, for example 0.6,0.2,0.2.") from None
 
 
 def split_at_random(items: Sequence[T], fractions: Sequence[float], seed: int) -> dict[Split, list[T]]:
