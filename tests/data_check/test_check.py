@@ -69,7 +69,7 @@ def test_repeats_are_told_apart_and_placed(model, tmp_path):
 
 
 def test_lengths_are_those_of_the_tokenizer(model, tmp_path):
-    rows = clean_rows() + [{"text": "word " * 30, "label": "apes"}]
+    rows = [*clean_rows(), {"text": "word " * 30, "label": "apes"}]
     report = report_of(model, tmp_path, rows)
     tokenizer = AutoTokenizer.from_pretrained(find_pretrained(MINILM).folder)
     usual = len(tokenizer("sentence 3 about cats")["input_ids"])
