@@ -10,7 +10,7 @@ import shlex
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -91,7 +91,8 @@ def train(
     if resolved.learner.takes != "text":
         return
     out.print("\n[bold]Try next[/]", soft_wrap=True)
-    for command in _next_commands(run.folder):
+    commands = _next_commands(run.folder) if resolved.learner.classifies else [_next_for_language(run.folder)]
+    for command in commands:
         out.print(f"  {command}", soft_wrap=True, highlight=False)
 
 
@@ -115,6 +116,10 @@ def _next_commands(folder: Path) -> list[str]:
         f"{tool} adapt {run} --data {data} --steps 5 --output my_model",
         f"{tool} predict my_model --text 'I was charged twice for the same thing'",
     ]
+
+
+def _next_for_language(folder: Path) -> str:
+    return f"{_tool()} evaluate {shlex.quote(str(folder))} --steps 0,1,3 --episodes 20"
 
 
 def _tool() -> str:
@@ -152,16 +157,30 @@ def evaluate(
 
     Rows: frozen prototypes, the pretrained model after k inner steps, the initialization after k inner steps;
     accuracy with 95 % intervals and paired differences. Without --data: the unseen classes of its own data.
+    A language model: perplexity on held-out domains or texts, from the pretrained and the meta-learned start.
     """
     from metacl import api
-    from metacl.config import config_from_dict
-    from metacl.coordination.run_folder import write_text
+    from metacl.config import Evaluation, config_from_dict
     from metacl.initialization import read_initialization
-    from metacl.reporting import RichProgress, closing_table
+    from metacl.reporting import RichProgress, closing_table, perplexity_table
+    from metacl.tasks import EpisodeShape
 
     if json_file is not None and not json_file.absolute().parent.is_dir():
         raise ConfigError(f"--json {json_file}: the folder {json_file.parent} does not exist.")
     stored = read_initialization(source / "init" if (source / "init" / "adaptation.json").exists() else source)
+    if not stored.config.learner.classifies:
+        given = {"--data": data, "--class-split": class_split, "--ways": ways, "--groups": groups}
+        named = [option for option, value in given.items() if value is not None]
+        if named:
+            raise ConfigError(f"{named[0]}: a language model is measured on the held-out part of its own data.")
+        results = []
+        for shot in _numbers("--shots", shots) if shots else [stored.config.episodes.shots]:
+            shape = EpisodeShape(ways=1, shots=shot, queries=queries)
+            asked = Evaluation(shape=shape, episodes=episodes, steps=tuple(_numbers("--steps", steps)), seed=seed)
+            results.append(api.evaluate_perplexity(stored, asked))
+            perplexity_table(results[-1], out)
+        _write_results(json_file, results)
+        return
     tree = stored.config.to_dict()
     if data is not None:
         tree["data"] = _data_section(data, text_column, label_column)
@@ -190,9 +209,15 @@ def evaluate(
         with RichProgress(out) as progress:
             results.append(api.evaluate(stored, config, progress))
         closing_table(results[-1], out)
-    if json_file is not None:
-        write_text(json_file, json.dumps(results if len(results) > 1 else results[0], indent=2) + "\n")
-        out.print(f"results written to {json_file}", soft_wrap=True)
+    _write_results(json_file, results)
+
+
+def _write_results(path: Path | None, results: list[dict[str, Any]]) -> None:
+    from metacl.coordination.run_folder import write_text
+
+    if path is not None:
+        write_text(path, json.dumps(results if len(results) > 1 else results[0], indent=2) + "\n")
+        out.print(f"results written to {path}", soft_wrap=True)
 
 
 @app.command(epilog=EXIT_CODES)

@@ -303,7 +303,7 @@ class RunConfig(Component):
         if self.evaluation and not self.learner.classifies:
             raise ValueError(
                 f"evaluation: it measures accuracy, and learner {self.learner.registered_name!r} tells no classes "
-                f"apart. Leave it out, and measure with metacl.evaluation.perplexities"
+                f"apart. Leave it out; metacl evaluate RUN measures perplexity"
             )
         if self.estimator.needs_double_backward and not self.learner.double_backward:
             raise ValueError(
