@@ -138,10 +138,17 @@ def evaluate(
     if config.evaluation is None:
         raise ConfigError("evaluation: missing; say ways, shots, queries and episodes.")
     check_data(config, training=False)
+    with _measuring(config, progress) as executor:
+        return _measure(config, config.evaluation, executor, stored.meta, progress)
+
+
+@contextmanager
+def _measuring(config: RunConfig, progress: EvaluationProgress) -> Iterator[Executor]:
+    """The config's executor for an evaluation that a signal may stop at any time."""
     with running_executor(config, progress.note) as executor, StopSignals() as signals:
         try:
             with signals.abandonable():
-                return _measure(config, config.evaluation, executor, stored.meta, progress)
+                yield executor
         except StopRequested:
             raise RunInterrupted("the evaluation was stopped; nothing was written.") from None
 
@@ -170,12 +177,8 @@ def evaluate_perplexity(
     layout = FlatLayout.of(stored.meta)
     starts = {PRETRAINED: layout.flatten(initial), META_LEARNED: layout.flatten(stored.meta)}
     addresses = [TaskAddress(evaluation.split, evaluation.seed, 0, index) for index in range(evaluation.episodes)]
-    with running_executor(config, progress.note) as executor, StopSignals() as signals:
-        try:
-            with signals.abandonable():
-                rows = perplexity_rows(executor, starts, addresses, evaluation.shape, evaluation.steps)
-        except StopRequested:
-            raise RunInterrupted("the evaluation was stopped; nothing was written.") from None
+    with _measuring(config, progress) as executor:
+        rows = perplexity_rows(executor, starts, addresses, evaluation.shape, evaluation.steps)
     return {
         "run": config.name,
         "metacl": metacl.__version__,

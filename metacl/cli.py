@@ -231,10 +231,13 @@ def adapt(
 ) -> None:
     """Adapt an initialization to your own labelled texts and save the adapted model."""
     from metacl.initialization import check_adapted_output, load_initialization
-    from metacl.tasks.readers import read_examples
+    from metacl.tasks.readers import open_table
 
     check_adapted_output(output)
-    examples = read_examples(data, text_column, label_column)
+    table = open_table(data, text_column, label_column)
+    if table.columns.guessed:
+        err.print(f"{data}: columns {table.columns.guessed}", soft_wrap=True, highlight=False, markup=False)
+    examples = list(table.examples())
     with err.status(f"loading {init}"):
         initialization = load_initialization(init)
     with err.status(f"adapting to {len(examples)} texts"):

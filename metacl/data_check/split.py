@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from metacl.config import RunConfig
 from metacl.errors import ConfigError
 from metacl.tasks.domain_source import DomainSource
+from metacl.tasks.episode import Unit
 from metacl.tasks.labelled_text import LabelledText
-from metacl.tasks.splits import SPLITS, By, Names, split_at_random
+from metacl.tasks.splits import SPLITS, Names, split_at_random
 
 
-def propose_splits(config: RunConfig, by: By, fractions: Sequence[float], seed: int) -> Names:
+def propose_splits(config: RunConfig, by: Unit, fractions: Sequence[float], seed: int) -> Names:
     """Draw the splits.
 
     Raises
@@ -30,7 +31,7 @@ def propose_splits(config: RunConfig, by: By, fractions: Sequence[float], seed: 
     return names
 
 
-def _units(config: RunConfig, by: By) -> list[str]:
+def _units(config: RunConfig, by: Unit) -> list[str]:
     data = config.data
     if isinstance(data, LabelledText) and data.path is not None:
         if by == "domain" and data.domains is None and data.domain_column is None:

@@ -13,6 +13,7 @@ from metacl.errors import DataError
 from metacl.tasks.class_texts import ClassTexts
 from metacl.tasks.episode import Episode, EpisodeShape, Split, TaskAddress
 from metacl.tasks.randomness import AddressedRandom
+from metacl.tasks.sizes import check_sizes
 from metacl.tasks.splits import SPLITS
 
 
@@ -87,17 +88,9 @@ class ClassEpisodes:
                     f"{self.name}: {shape.ways}-way episodes need {shape.ways} classes, but {where} has "
                     f"{len(members) + beside}. Lower episodes.ways, or give the split more classes."
                 )
-        need = shape.shots + shape.queries
         here = [*names, *([self._out_of_scope] if self._out_of_scope is not None else [])]
         sizes = {name: len(self._texts_of(name, split)) for name in here}
-        small = [f"{name!r} ({size})" for name, size in sizes.items() if size < need]
-        if small:
-            raise DataError(
-                f"{self.name}: {shape.shots} shots + {shape.queries} queries need {need} different examples a class, "
-                f"but in split {split!r} these have fewer: {', '.join(small[:5])}"
-                f"{f' and {len(small) - 5} more' if len(small) > 5 else ''}. "
-                f"Lower episodes.shots or episodes.queries, or remove these classes."
-            )
+        check_sizes(self.name, split, shape, sizes, "class")
 
     def episode(self, address: TaskAddress, shape: EpisodeShape) -> Episode:
         """Draw the classes, then different texts of each for support and query. Depends on the arguments alone."""

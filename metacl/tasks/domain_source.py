@@ -15,6 +15,7 @@ from metacl.tasks.episode import Episode, EpisodeShape, Split, Survey, Surveyed,
 from metacl.tasks.randomness import AddressedRandom
 from metacl.tasks.readers import Columns, Row, choose_columns, read_rows
 from metacl.tasks.readers.columns import text_of
+from metacl.tasks.sizes import check_sizes
 from metacl.tasks.splits import SPLITS, Fractions, Seed, read_splits, split_at_random
 
 Documents = dict[str, dict[str, None]]
@@ -148,16 +149,8 @@ class DomainEpisodes:
             raise DataError(f"{self.name}: {shape.ways}-way episodes, but a task is one domain. Set episodes.ways=1.")
         if not self._domains[split]:
             raise DataError(f"{self.name}: split {split!r} has no domain. Change data.fractions or data.split_by.")
-        need = shape.shots + shape.queries
         sizes = {name: len(texts) for name, texts in self.documents[split].items()}
-        small = [f"{name!r} ({size})" for name, size in sizes.items() if size < need]
-        if small:
-            raise DataError(
-                f"{self.name}: {shape.shots} shots + {shape.queries} queries need {need} different documents a domain, "
-                f"but in split {split!r} these have fewer: {', '.join(small[:5])}"
-                f"{f' and {len(small) - 5} more' if len(small) > 5 else ''}. "
-                f"Lower episodes.shots or episodes.queries, or remove these domains."
-            )
+        check_sizes(self.name, split, shape, sizes, "domain")
 
     def episode(self, address: TaskAddress, shape: EpisodeShape) -> Episode:
         """Draw a domain, then documents of it, and a window of each; no document is in support and query."""

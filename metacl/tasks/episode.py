@@ -13,6 +13,8 @@ from pydantic import PositiveInt, model_validator
 from metacl.registry import Component, Registry
 
 Split = Literal["train", "valid", "test"]
+Unit = Literal["class", "domain"]
+"""What an episode draws its examples from, and what the splits keep apart."""
 
 
 @dataclass(frozen=True, order=True)
@@ -142,7 +144,7 @@ class Survey:
     know of how it was read. window : characters that an episode shows of a text; None for all.
     """
 
-    unit: Literal["class", "domain"]
+    unit: Unit
     splits: Mapping[Split, Mapping[str, int]]
     domain_of: Mapping[str, str]
     examples: Callable[[], Iterator[Surveyed]]

@@ -17,11 +17,11 @@ from metacl.errors import DataError
 from metacl.tasks.bundled import BUNDLED, bundled_class_split, bundled_examples
 from metacl.tasks.class_episodes import ClassEpisodes
 from metacl.tasks.class_texts import ClassTexts, group_examples, with_domains
-from metacl.tasks.episode import TASK_SOURCES, Split, Survey, Surveyed, TaskSource
+from metacl.tasks.episode import TASK_SOURCES, Split, Survey, Surveyed, TaskSource, Unit
 from metacl.tasks.line_index import indexed_texts, wants_index
 from metacl.tasks.readers import Example, TextTable, open_table
 from metacl.tasks.readers.json_file import load
-from metacl.tasks.splits import By, Fractions, Names, Seed, classes_by_domain, read_splits, split_at_random
+from metacl.tasks.splits import Fractions, Names, Seed, classes_by_domain, read_splits, split_at_random
 
 
 def _two_digits(value: Any) -> Any:
@@ -51,7 +51,7 @@ class LabelledText(TaskSource):
     label_column: str | None = None
     domain_column: str | None = None
     domains: Path | None = None
-    split_by: By = "class"
+    split_by: Unit = "class"
     fractions: Fractions = (0.4, 0.2, 0.4)
     split_seed: Seed = 0
     splits: Path | None = None

@@ -8,19 +8,18 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
 from pydantic import AfterValidator, Field
 
 from metacl.errors import ConfigError, DataError
-from metacl.tasks.episode import Split, TaskAddress
+from metacl.tasks.episode import Split, TaskAddress, Unit
 from metacl.tasks.randomness import AddressedRandom
 from metacl.tasks.readers.json_file import load
 
 T = TypeVar("T")
 Names = dict[Split, list[str]]
 SPLITS: tuple[Split, ...] = get_args(Split)
-By = Literal["class", "domain"]
 
 
 def _parts_of_one(fractions: tuple[float, float, float]) -> tuple[float, float, float]:
@@ -35,7 +34,7 @@ Fractions = Annotated[tuple[float, float, float], AfterValidator(_parts_of_one)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
-def as_by(text: str) -> By:
+def as_by(text: str) -> Unit:
     """A word from the command line. Raises `ConfigError`."""
     if text == "class":
         return "class"
@@ -71,14 +70,14 @@ def classes_by_domain(domains: Mapping[Split, Iterable[str]], domain_of: Mapping
     return classes
 
 
-def write_splits(by: By, seed: int, fractions: Sequence[float], names: Names) -> str:
+def write_splits(by: Unit, seed: int, fractions: Sequence[float], names: Names) -> str:
     """The content of a file of splits."""
     tree: dict[str, Any] = {"by": by, "seed": seed, "fractions": list(fractions)}
     tree.update((split, sorted(names[split])) for split in SPLITS)
     return json.dumps(tree, indent=1, ensure_ascii=False) + "\n"
 
 
-def read_splits(path: Path, by: By, known: Iterable[str]) -> Names:
+def read_splits(path: Path, by: Unit, known: Iterable[str]) -> Names:
     """The names in a file of splits. Raises `DataError` if it is none, or names something twice or unknown."""
     tree = load(path)
     if not isinstance(tree, dict) or not all(_is_names(tree.get(split)) for split in SPLITS):

@@ -8,7 +8,6 @@ import pyarrow.parquet
 import pytest
 import yaml
 
-from metacl.cli import main
 from tests.small_models import save_family
 from tests.small_runs import save_tiny_bert, small_tree
 
@@ -17,21 +16,6 @@ from tests.small_runs import save_tiny_bert, small_tree
 def models(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     return save_tiny_bert(folder / "bert"), save_family("llama", folder / "llama", causal=True)
-
-
-@pytest.fixture
-def run(tmp_path, monkeypatch, capsys):
-    """Runs a command in an empty folder; its exit code and all that it said, in one line."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments):
-        with pytest.raises(SystemExit) as exit_:
-            main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.err + captured.out
-        return exit_.value.code, " ".join((captured.err + captured.out).split())
-
-    return call
 
 
 def written(path: Path, content) -> None:

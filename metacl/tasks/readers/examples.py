@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,7 +71,4 @@ def read_examples(path: Path, text_column: str | None = None, label_column: str 
     DataError
         See `read_rows`; a missing or empty field.
     """
-    rows = read_rows(path)
-    first = next(rows)
-    columns = choose_columns(first, {"text_column": text_column, "label_column": label_column})
-    return [example_of(row, columns) for row in itertools.chain([first], rows)]
+    return list(open_table(path, text_column, label_column).examples())
