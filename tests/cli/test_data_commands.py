@@ -66,7 +66,7 @@ BAD = {
     ),
     "JSON of a wrong shape": ({"a.json": '{"train": 3}'}, LABELLED, {}, ["a.json", "array of rows under 'train'"]),
     "JSON cut off": ({"a.json": '[{"text": "a"},\n'}, LABELLED, {}, ["a.json, line 2", "not JSON"]),
-    "empty folder": ({"d/.keep": ""}, {**LABELLED, "path": "d"}, {}, ["d: the folder is empty"]),
+    "empty folder": ({"d/.keep": ""}, {**LABELLED, "path": "d"}, {}, ["d: no texts there"]),
     "empty text in a folder": ({"d/x/1.txt": " "}, {**LABELLED, "path": "d"}, {}, ["d/x/1.txt, line 1", "empty"]),
     "folders too deep": ({"d/x/y/1.txt": "a"}, {**LABELLED, "path": "d"}, {}, ["d/x/y", "<class>/<file>"]),
     "saved data set that lacks a file": (

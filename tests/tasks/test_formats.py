@@ -82,7 +82,8 @@ def folder_of(root: Path, files: dict[str, str | bytes]) -> Path:
 
 
 def test_folder_per_class(tmp_path):
-    root = folder_of(tmp_path, {"b/2.txt": "two\nlines\n", "b/1": "one", "a/x.md": "zero", "a/.DS_Store": b"\xff"})
+    texts = {"b/2.txt": "two\nlines\n", "b/1": "one", "a/x.md": "zero"}
+    root = folder_of(tmp_path, {**texts, "LICENSE": "not read", "a/.DS_Store": b"\xff"})
     assert [(e.text, e.label) for e in read_examples(root)] == [("zero", "a"), ("one", "b"), ("two\nlines", "b")]
     assert read_examples(root)[2].place == str(root / "b/2.txt")
 
@@ -99,7 +100,7 @@ def test_file_per_domain_with_record_separators(tmp_path):
         ({"a/1.txt": "x", "a/2.txt": " \n"}, ["2.txt, line 1", "empty"]),
         ({"a/1.txt": b"ok\ncaf\xe9"}, ["1.txt, line 2", "not UTF-8"]),
         ({"a/b/1.txt": "x"}, ["a folder in the folder of a class"]),
-        ({"a.md": "x"}, ["a.md", ".txt"]),
+        ({"LICENSE.md": "x"}, ["no texts there", ".txt"]),
         ({"a.txt": "\u241e\n"}, ["a.txt, line 1", "empty"]),
     ],
 )

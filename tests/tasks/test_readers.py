@@ -105,7 +105,7 @@ def test_missing_file_says_where_paths_start(tmp_path, monkeypatch):
 
 def test_folder_instead_of_a_file(tmp_path):
     (tmp_path / "a.csv").mkdir()
-    with pytest.raises(DataError, match=r"a\.csv: the folder is empty\. Expected a folder per class"):
+    with pytest.raises(DataError, match=r"a\.csv: no texts there\. Expected a folder per class"):
         read_examples(tmp_path / "a.csv", "text", "label")
 
 

@@ -1,7 +1,8 @@
 """Plain texts in a folder: a folder per class or domain with a file per text, or one file per domain.
 
 ``tickets/billing/0001.txt`` is one text of "billing". ``domains/recipes.txt`` is all of "recipes"; a line with U+241E
-(SYMBOL FOR RECORD SEPARATOR) stands between two of its documents. Files whose names begin with a dot are not read.
+(SYMBOL FOR RECORD SEPARATOR) stands between two of its documents. Not read are files whose names begin with a dot, and
+files beside the folders and domains that do not end in .txt, such as a LICENSE.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ SEPARATOR = "\u241e"
 
 def rows(folder: Path) -> Iterator[Row]:
     """Fields "text" and "label": the folder's name, or the file's without its ending."""
-    entries = _entries(folder)
+    entries = [entry for entry in _entries(folder) if entry.is_dir() or entry.suffix == ".txt"]
     if not entries:
-        raise DataError(f"{folder}: the folder is empty. Expected a folder per class, or a .txt file per domain.")
+        raise DataError(f"{folder}: no texts there. Expected a folder per class, or a .txt file per domain.")
     for entry in entries:
         if not entry.is_dir():
             yield from file_rows(entry)
@@ -36,8 +37,6 @@ def rows(folder: Path) -> Iterator[Row]:
 
 def file_rows(path: Path) -> Iterator[Row]:
     """The documents of one file; a row's line is that where its document begins."""
-    if path.suffix != ".txt":
-        raise DataError(f"{path}: unknown kind of file; texts that stand in no folder of a class end in .txt.")
     line, found = 1, False
     for document in decode(path).split(SEPARATOR):
         if document.strip():
