@@ -140,7 +140,7 @@ def _build(table: TextTable, key: dict[str, Any], folder: Path) -> None:
             (aside / "index.json").write_text(json.dumps(content), encoding="utf-8")
             if _fingerprint(table.path) != {name: key[name] for name in ("path", "size", "modified_ns", "ends")}:
                 raise DataError(f"{table.path}: changed while it was indexed. Run it again when the file is complete.")
-            with contextlib.suppress(FileExistsError, OSError):  # somebody else was first
+            with contextlib.suppress(OSError):  # somebody else was first
                 aside.rename(folder)
         finally:
             shutil.rmtree(aside, ignore_errors=True)

@@ -76,7 +76,7 @@ def test_documents_can_be_split_instead(folder):
 def test_domains_from_a_file_of_splits(folder, tmp_path_factory):
     splits = tmp_path_factory.mktemp("splits") / "splits.json"
     splits.write_text(json.dumps({"by": "domain", "train": ["e"], "valid": [], "test": ["a", "b"]}))
-    source = DomainText(path=folder, splits=splits, domain_column="label").open()
+    source = DomainText(path=folder, splits=splits).open()
     assert [list(of) for of in source.sizes().values()] == [["e"], [], ["a", "b"]]
 
 

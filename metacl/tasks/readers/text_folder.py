@@ -18,7 +18,7 @@ SEPARATOR = "\u241e"
 
 
 def rows(folder: Path) -> Iterator[Row]:
-    """Fields "text" and "label": the folder's name, or the file's without its ending."""
+    """Fields "text", and "label" and "domain": the folder's name, or the file's without its ending."""
     entries = [entry for entry in _entries(folder) if entry.is_dir() or entry.suffix == ".txt"]
     if not entries:
         raise DataError(f"{folder}: no texts there. Expected a folder per class, or a .txt file per domain.")
@@ -32,7 +32,7 @@ def rows(folder: Path) -> Iterator[Row]:
             text = decode(file)
             if not text.strip():
                 raise DataError(f"{file}, line 1: the file is empty. Fill it in or remove it.")
-            yield Row(1, str(file), {"text": text, "label": entry.name})
+            yield Row(1, str(file), _fields(text, entry.name))
 
 
 def file_rows(path: Path) -> Iterator[Row]:
@@ -43,10 +43,15 @@ def file_rows(path: Path) -> Iterator[Row]:
             found = True
             blank = len(document) - len(document.lstrip())
             begins = line + document.count("\n", 0, blank)
-            yield Row(begins, f"{path}, line {begins}", {"text": document.strip(), "label": path.stem})
+            yield Row(begins, f"{path}, line {begins}", _fields(document.strip(), path.stem))
         line += document.count("\n")
     if not found:
         raise DataError(f"{path}, line 1: the file is empty. Fill it in or remove it.")
+
+
+def _fields(text: str, name: str) -> dict[str, str]:
+    """A folder is a class to who wants classes, and a domain to who wants domains."""
+    return {"text": text, "label": name, "domain": name}
 
 
 def _entries(folder: Path) -> list[Path]:
