@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,12 +26,14 @@ from metacl.coordination.run_folder import RunFolder, write_text
 from metacl.coordination.step import Progress
 from metacl.coordination.worker import Meta
 from metacl.errors import ConfigError, RunInterrupted
-from metacl.evaluation import as_dict, default_methods
+from metacl.evaluation import as_dict, default_methods, perplexity_rows
 from metacl.evaluation import evaluate as run_evaluation
+from metacl.evaluation.methods import META_LEARNED, PRETRAINED
 from metacl.initialization import StoredInitialization, read_initialization, write_initialization
 from metacl.initialization.card import model_card
 from metacl.learners.base import Learner, Params, parameter_count, use_threads
 from metacl.reporting import QuietProgress, write_report
+from metacl.tasks import TaskAddress
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def train(config: RunConfig, progress: EvaluationProgress | None = None, resume:
 def _train(config: RunConfig, progress: EvaluationProgress, resume: Resume) -> RunResult:
     folder = RunFolder(config.folder)
     folder.check(config, resume=resume != "never")
-    check_data(config)
+    progress.note(check_data(config))
     learner, initial = weightless(config) if config.parameters_in_parts else starting_point(config)
     start = coordinator.starting_checkpoint(config, FlatLayout.of(initial), resume, progress.note)
     # Signals come after the executor: ray.init puts a handler of its own in the place of ours.
@@ -140,13 +142,61 @@ def evaluate(
     if config.parameters_in_parts:
         raise ConfigError("workers.zero_stage: a stored initialization is sent out whole. Set workers.zero_stage=2.")
     check_data(config, training=False)
+    with _measuring(config, progress) as executor:
+        meta = FlatLayout.of(stored.meta).flatten(stored.meta)
+        return _measure(config, config.evaluation, executor, meta, progress)
+
+
+@contextmanager
+def _measuring(config: RunConfig, progress: EvaluationProgress) -> Iterator[Executor]:
+    """The config's executor for an evaluation that a signal may stop at any time."""
     with running_executor(config, progress.note) as executor, StopSignals() as signals:
         try:
             with signals.abandonable():
-                meta = FlatLayout.of(stored.meta).flatten(stored.meta)
-                return _measure(config, config.evaluation, executor, meta, progress)
+                yield executor
         except StopRequested:
             raise RunInterrupted("the evaluation was stopped; nothing was written.") from None
+
+
+def evaluate_perplexity(
+    stored: StoredInitialization, evaluation: Evaluation, progress: EvaluationProgress | None = None
+) -> dict[str, Any]:
+    """Measure an initialization of a language model on tasks of its own data that training never saw.
+
+    Parameters
+    ----------
+    stored : StoredInitialization
+        From `metacl.initialization.read_initialization`.
+    evaluation : Evaluation
+        Shape, number and seed of the tasks, and the inner steps after which they are measured.
+
+    Returns
+    -------
+    dict
+        The protocol and a row for each start and number of steps: mean log-perplexity in nats per token, and what
+        was gained, paired by task.
+    """
+    progress, config = progress or QuietProgress(), stored.config
+    config.data.open().check(evaluation.split, evaluation.shape)
+    _, initial = starting_point(config)
+    layout = FlatLayout.of(stored.meta)
+    starts = {PRETRAINED: layout.flatten(initial), META_LEARNED: layout.flatten(stored.meta)}
+    addresses = [TaskAddress(evaluation.split, evaluation.seed, 0, index) for index in range(evaluation.episodes)]
+    with _measuring(config, progress) as executor:
+        rows = perplexity_rows(executor, starts, addresses, evaluation.shape, evaluation.steps)
+    return {
+        "run": config.name,
+        "metacl": metacl.__version__,
+        "protocol": {
+            "data": config.data.open().describe(),
+            "split": evaluation.split,
+            **evaluation.shape.to_dict(),
+            "episodes": evaluation.episodes,
+            "seed": evaluation.seed,
+            "interval": "95 %, Student's t over tasks; gains are paired by task",
+        },
+        "rows": [asdict(row) for row in rows],
+    }
 
 
 def export_initialization(run: Path, folder: Path) -> tuple[int, int]:

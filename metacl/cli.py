@@ -10,7 +10,7 @@ import shlex
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -43,10 +43,10 @@ Overrides = Annotated[
     typer.Argument(help="key=value, dotted, values as YAML: outer.steps=20 objective=anil", show_default=False),
 ]
 DataOption = Annotated[
-    str | None, typer.Option("--data", help="A bundled data set, or a JSONL/CSV file of labelled texts.")
+    str | None, typer.Option("--data", help="A bundled data set, or a file or folder of labelled texts.")
 ]
-TextColumn = Annotated[str, typer.Option(help="Field that holds the text.")]
-LabelColumn = Annotated[str, typer.Option(help="Field that holds the label.")]
+TextColumn = Annotated[str | None, typer.Option(help="Field that holds the text; default: the obvious one.")]
+LabelColumn = Annotated[str | None, typer.Option(help="Field that holds the label; default: the obvious one.")]
 
 
 @app.command(epilog=EXIT_CODES)
@@ -91,7 +91,8 @@ def train(
     if resolved.learner.takes != "text":
         return
     out.print("\n[bold]Try next[/]", soft_wrap=True)
-    for command in _next_commands(run.folder):
+    commands = _next_commands(run.folder) if resolved.learner.classifies else [_next_for_language(run.folder)]
+    for command in commands:
         out.print(f"  {command}", soft_wrap=True, highlight=False)
 
 
@@ -117,6 +118,10 @@ def _next_commands(folder: Path) -> list[str]:
     ]
 
 
+def _next_for_language(folder: Path) -> str:
+    return f"{_tool()} evaluate {shlex.quote(str(folder))} --steps 0,1,3 --episodes 20"
+
+
 def _tool() -> str:
     """How this installation's command line is called from the current folder."""
     script = Path(sys.executable).with_name("metacl")
@@ -137,8 +142,8 @@ def evaluate(
     source: Annotated[Path, typer.Argument(metavar="RUN_OR_INIT", help="A run's folder or an initialization's.")],
     data: DataOption = None,
     class_split: Annotated[str | None, typer.Option(help="Which published class split of a bundled data set.")] = None,
-    text_column: TextColumn = "text",
-    label_column: LabelColumn = "label",
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
     ways: Annotated[int | None, typer.Option(min=2, help="N, classes an episode.")] = None,
     shots: Annotated[str | None, typer.Option(help="K, support examples a class; several: 1,5.")] = None,
     queries: Annotated[int, typer.Option(min=1, help="Query examples a class.")] = 5,
@@ -152,20 +157,34 @@ def evaluate(
 
     Rows: frozen prototypes, the pretrained model after k inner steps, the initialization after k inner steps;
     accuracy with 95 % intervals and paired differences. Without --data: the unseen classes of its own data.
+    A language model: perplexity on held-out domains or texts, from the pretrained and the meta-learned start.
     """
     from metacl import api
-    from metacl.config import config_from_dict
-    from metacl.coordination.run_folder import write_text
+    from metacl.config import Evaluation, config_from_dict
     from metacl.initialization import read_initialization
-    from metacl.reporting import RichProgress, closing_table
+    from metacl.reporting import RichProgress, closing_table, perplexity_table
+    from metacl.tasks import EpisodeShape
 
     if json_file is not None and not json_file.absolute().parent.is_dir():
         raise ConfigError(f"--json {json_file}: the folder {json_file.parent} does not exist.")
     stored = read_initialization(source / "init" if (source / "init" / "adaptation.json").exists() else source)
+    if not stored.config.learner.classifies:
+        given = {"--data": data, "--class-split": class_split, "--ways": ways, "--groups": groups}
+        named = [option for option, value in given.items() if value is not None]
+        if named:
+            raise ConfigError(f"{named[0]}: a language model is measured on the held-out part of its own data.")
+        results = []
+        for shot in _numbers("--shots", shots) if shots else [stored.config.episodes.shots]:
+            shape = EpisodeShape(ways=1, shots=shot, queries=queries)
+            asked = Evaluation(shape=shape, episodes=episodes, steps=tuple(_numbers("--steps", steps)), seed=seed)
+            results.append(api.evaluate_perplexity(stored, asked))
+            perplexity_table(results[-1], out)
+        _write_results(json_file, results)
+        return
     tree = stored.config.to_dict()
     if data is not None:
         tree["data"] = _data_section(data, text_column, label_column)
-    if (text_column, label_column) != ("text", "label") and (data is None or "path" not in tree["data"]):
+    if (text_column or label_column) and (data is None or "path" not in tree["data"]):
         raise ConfigError("--text-column and --label-column name the columns of a file; give one with --data.")
     if class_split is not None:
         if tree["data"].get("path") is not None:
@@ -190,26 +209,35 @@ def evaluate(
         with RichProgress(out) as progress:
             results.append(api.evaluate(stored, config, progress))
         closing_table(results[-1], out)
-    if json_file is not None:
-        write_text(json_file, json.dumps(results if len(results) > 1 else results[0], indent=2) + "\n")
-        out.print(f"results written to {json_file}", soft_wrap=True)
+    _write_results(json_file, results)
+
+
+def _write_results(path: Path | None, results: list[dict[str, Any]]) -> None:
+    from metacl.coordination.run_folder import write_text
+
+    if path is not None:
+        write_text(path, json.dumps(results if len(results) > 1 else results[0], indent=2) + "\n")
+        out.print(f"results written to {path}", soft_wrap=True)
 
 
 @app.command(epilog=EXIT_CODES)
 def adapt(
     init: Annotated[Path, typer.Argument(metavar="INIT", help="An initialization's folder or its run's.")],
-    data: Annotated[Path, typer.Option("--data", help="JSONL or CSV file of labelled texts.")],
+    data: Annotated[Path, typer.Option("--data", help="File or folder of labelled texts: JSONL, CSV, Parquet, …")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the adapted model.")],
     steps: Annotated[int | None, typer.Option(min=0, help="Inner steps; default as trained.")] = None,
-    text_column: TextColumn = "text",
-    label_column: LabelColumn = "label",
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
 ) -> None:
     """Adapt an initialization to your own labelled texts and save the adapted model."""
     from metacl.initialization import check_adapted_output, load_initialization
-    from metacl.tasks.readers import read_examples
+    from metacl.tasks.readers import open_table
 
     check_adapted_output(output)
-    examples = read_examples(data, text_column, label_column)
+    table = open_table(data, text_column, label_column)
+    if table.columns.guessed:
+        err.print(f"{data}: columns {table.columns.guessed}", soft_wrap=True, highlight=False, markup=False)
+    examples = list(table.examples())
     with err.status(f"loading {init}"):
         initialization = load_initialization(init)
     with err.status(f"adapting to {len(examples)} texts"):
@@ -332,6 +360,61 @@ def list_components() -> None:
         out.print(table, "")
 
 
+data_app = typer.Typer(name="data", help="Look at a run's data before it costs anything.", no_args_is_help=True)
+app.add_typer(data_app)
+
+
+@data_app.command(name="check", epilog=EXIT_CODES)
+def data_check(config: ConfigPath, overrides: Overrides = None) -> None:
+    """Read a config's data and say what is in it: counts, lengths, duplicates, leakage, conflicts, example episodes.
+
+    Exit code 2 with file and line on what cannot work; what a person should look at is marked with !.
+    """
+    from metacl.config import load_config
+    from metacl.data_check import check_config_data
+
+    resolved = load_config(config, overrides or [])
+    with err.status("reading the data"):
+        report = check_config_data(resolved)
+    marks = {"fine": "[green]✓[/]", "look": "[yellow]![/]", "wrong": "[red]✗[/]"}
+    for finding in report.findings:
+        out.print(f"{marks[finding.level]} [bold]{finding.what}[/]: {escape(finding.found)}", soft_wrap=True)
+        for line in finding.details:
+            out.print(f"    {escape(line)}", soft_wrap=True, highlight=False)
+    for lines in report.episodes:
+        out.print(f"\n[bold]{escape(lines[0])}[/]", soft_wrap=True, highlight=False)
+        for line in lines[1:]:
+            out.print(escape(line), soft_wrap=True, highlight=False)
+    if report.obstacle is not None:
+        raise DataError(report.obstacle)
+
+
+@data_app.command(name="split", epilog=EXIT_CODES)
+def data_split(
+    config: ConfigPath,
+    output: Annotated[Path, typer.Option("--output", "-o", help="JSON file to write; data.splits takes it.")],
+    by: Annotated[str, typer.Option(help="What the splits keep apart: class or domain.")] = "class",
+    fractions: Annotated[str, typer.Option(help="Shares of train, valid and test.")] = "0.6,0.2,0.2",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the shuffle.")] = 0,
+) -> None:
+    """Split the classes or domains of a config's data at random, so that no two splits share one."""
+    from metacl.config import load_config
+    from metacl.coordination.run_folder import write_text
+    from metacl.data_check import propose_splits
+    from metacl.tasks.splits import as_by, as_fractions, write_splits
+
+    unit, shares = as_by(by), as_fractions(fractions)
+    if output.exists():
+        raise ConfigError(f"--output {output}: exists already; a run may depend on it. Name another file.")
+    if not output.absolute().parent.is_dir():
+        raise ConfigError(f"--output {output}: the folder {output.parent} does not exist.")
+    names = propose_splits(load_config(config), unit, shares, seed)
+    write_text(output, write_splits(unit, seed, shares, names))
+    counts = ", ".join(f"{len(part)} {split}" for split, part in names.items())
+    out.print(f"{counts} written to {output}", soft_wrap=True)
+    out.print(f"in the config: data.splits={output}, data.split_by={unit}", soft_wrap=True, highlight=False)
+
+
 new = typer.Typer(name="new", help="Write a starting file for an extension of your own.", no_args_is_help=True)
 app.add_typer(new)
 
@@ -349,7 +432,7 @@ def new_objective(
     out.print(f"check it: python -m pytest test_{name}.py", soft_wrap=True, highlight=False)
 
 
-def _data_section(data: str, text_column: str, label_column: str) -> dict[str, object]:
+def _data_section(data: str, text_column: str | None, label_column: str | None) -> dict[str, object]:
     from metacl.tasks.bundled import BUNDLED
 
     if data in BUNDLED:

@@ -307,6 +307,13 @@ class RunConfig(Component):
                 f"learner: {self.learner.registered_name or type(self.learner).__name__} takes {self.learner.takes}, "
                 f"but data {self.data.registered_name!r} gives {self.data.gives}. {_partner(self.learner.takes)}"
             )
+        self._check_sizes()
+        marker = self.data.completion_marker
+        if marker is not None and self.learner.scores_after != marker:
+            raise ValueError(
+                f"learner.completion_after: {self.learner.scores_after!r}, but data {self.data.registered_name!r} puts "
+                f"{marker!r} between prompt and completion. Set learner.completion_after to that"
+            )
         if self.evaluation and not self.data.classes:
             raise ValueError(
                 f"evaluation: it counts right answers, and data {self.data.registered_name!r} has no classes. "
@@ -331,7 +338,7 @@ class RunConfig(Component):
         if self.evaluation and not self.learner.classifies:
             raise ValueError(
                 f"evaluation: it measures accuracy, and learner {self.learner.registered_name!r} tells no classes "
-                f"apart. Leave it out, and measure with metacl.evaluation.perplexities"
+                f"apart. Leave it out; metacl evaluate RUN measures perplexity"
             )
         if self.estimator.needs_double_backward and not self.learner.double_backward:
             raise ValueError(
@@ -408,6 +415,27 @@ class RunConfig(Component):
                     f"{reason}, or workers.zero_stage=2: at stage 3 every parameter that adapts lies in parts"
                 )
 
+    def _check_sizes(self) -> None:
+        """Episodes of several sizes need a source, an objective and an evaluation that can do with them."""
+        if self.evaluation and self.evaluation.shape.varies:
+            raise ValueError(
+                "evaluation.shape: the protocol measures one N and K. Give numbers for ways and shots, no ranges"
+            )
+        if not self.episodes.varies:
+            return
+        if not self.data.sizes_vary:
+            raise ValueError(f"episodes: a range, but data {self.data.registered_name!r} draws one size. Give numbers")
+        if self.episodes.min_ways is not None and self.objective.fixed_ways:
+            raise ValueError(
+                f"episodes.ways: a range, but {self.objective.registered_name} learns a head for one N. Give a number, "
+                f"or set objective=proto_maml"
+            )
+        if self.estimator.wants_few_shapes:
+            raise ValueError(
+                "estimator.compile: every size of an episode would be compiled. Give numbers for episodes.ways and "
+                "episodes.shots, or set estimator.compile=false"
+            )
+
     def _check_tasks_per_forward(self) -> None:
         if self.workers.tasks_per_forward == 1:
             return
@@ -417,6 +445,7 @@ class RunConfig(Component):
             (not self.estimator.side_by_side, f"estimator {estimator!r} goes task by task. Set estimator=reverse"),
             (not self.objective.pure, f"{objective!r} is not known to depend on tensors alone. Set objective=maml"),
             (not self.learner.few_shapes, "every text batch has a shape of its own. Set learner.padding=packed"),
+            (self.episodes.varies, "episodes differ in size. Give numbers for episodes.ways and episodes.shots"),
             (sharded, "messages among ranks cannot be vectorized. Set workers.ranks_per_group=1, workers.zero_stage=0"),
             (bool(self.faults), "faults strike single tasks. Set faults=[]"),
         )

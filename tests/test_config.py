@@ -316,3 +316,45 @@ def test_a_sharded_group(tmp_path):
     overrides = ["workers.ranks_per_group=4", "workers.gpus_per_group=4", "workers.zero_stage=3", "workers.offload=cpu"]
     config = load(tmp_path, MINIMAL, *overrides, "workers.deepspeed={zero_optimization: {sub_group_size: 1000000}}")
     assert load(tmp_path, config_to_yaml(config)) == config
+
+
+def test_episodes_of_several_sizes(tmp_path):
+    config = load(tmp_path, MINIMAL, "episodes={ways: {min: 3, max: 6}, shots: {min: 1, max: 4}, imbalanced: true}")
+    shape = config.episodes
+    assert (shape.ways, shape.min_ways, shape.shots, shape.min_shots, shape.varies) == (6, 3, 4, 1, True)
+    assert str(shape) == "3 to 6-way 1 to 4-shot (each class its own), 5 queries a class"
+    assert load(tmp_path, config_to_yaml(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("overrides", "parts"),
+    [
+        (["episodes.ways={min: 2, max: 5}", "objective=anil"], ["episodes.ways: a range", "objective=proto_maml"]),
+        (["evaluation.shape={ways: 5, shots: {min: 1, max: 5}}"], ["evaluation.shape", "one N and K"]),
+        (["episodes.shots={min: 2, max: 1}"], ["min 2 is more than max 1"]),
+        (["episodes.shots={low: 2, max: 3}"], ["shots: expected a number or {min: 1, max: 8}"]),
+        (
+            ["data=sinusoid", "learner=mlp", "objective=maml", "episodes.shots={min: 1, max: 3}"],
+            ["'sinusoid' draws one size"],
+        ),
+        (
+            ["episodes.shots={min: 1, max: 3}", "estimator={name: reverse, compile: true}", "learner.padding=packed"],
+            ["estimator.compile: every size of an episode"],
+        ),
+        (
+            ["episodes.shots={min: 1, max: 3}", "workers.tasks_per_forward=2", "learner.padding=packed"],
+            ["workers.tasks_per_forward: 2, but episodes differ in size"],
+        ),
+    ],
+)
+def test_sizes_that_cannot_be(tmp_path, overrides, parts):
+    message = refusal(tmp_path, MINIMAL, *overrides)
+    assert all(part in message for part in parts), message
+
+
+def test_a_mixture_is_written_back(tmp_path):
+    oos, hwu = (f"source: {{name: labelled_text, dataset: {name}}}" for name in ("oos", "hwu64"))
+    data = f"data={{name: mixture, sources: [{{{oos}, weight: 2}}, {{{hwu}}}], temperature: 3}}"
+    config = load(tmp_path, MINIMAL, data)
+    assert config.data.sources[1].source.dataset == "hwu64" and config.data.sources[1].weight is None
+    assert load(tmp_path, config_to_yaml(config)) == config

@@ -28,6 +28,7 @@ ORDER = [
     "api",
     "plan",
     "doctor",
+    "data_check",
     "scaffold",
     "cli",
 ]

@@ -2,7 +2,7 @@
 
 from metacl.evaluation.few_shot import RowResult, as_dict, evaluate
 from metacl.evaluation.methods import FrozenPrototypes, InnerSteps, Method, default_methods
-from metacl.evaluation.perplexity import perplexities
+from metacl.evaluation.perplexity import PerplexityRow, perplexities, perplexity_rows
 from metacl.evaluation.statistics import Estimate, mean_interval, paired_difference
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "FrozenPrototypes",
     "InnerSteps",
     "Method",
+    "PerplexityRow",
     "RowResult",
     "as_dict",
     "default_methods",
@@ -17,4 +18,5 @@ __all__ = [
     "mean_interval",
     "paired_difference",
     "perplexities",
+    "perplexity_rows",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +11,8 @@ import torch
 from metacl.coordination.executor import Executor
 from metacl.coordination.flat import Flat
 from metacl.coordination.worker import Work, Worker
+from metacl.evaluation.methods import META_LEARNED, PRETRAINED
+from metacl.evaluation.statistics import Estimate, mean_interval, paired_difference
 from metacl.metagradients import plain_gradient, trajectory
 from metacl.tasks import EpisodeShape, TaskAddress
 
@@ -35,6 +37,54 @@ class PerplexityAfter(Work[dict[int, float]]):
                 if step in self.steps:
                     found[step] = math.exp(float(problem.query_loss(state.theta, params)))
         return found
+
+
+@dataclass(frozen=True)
+class PerplexityRow:
+    """One line of the table. log_perplexity : mean over tasks, in nats per token.
+
+    gain : the row compared with less this one, paired by task, in nats per token; above 0 is better. Compared with the
+    pretrained start after as many steps, or, for the pretrained rows, with the start before any.
+    """
+
+    method: str
+    steps: int
+    log_perplexity: Estimate
+    gain: Estimate | None
+
+
+def perplexity_rows(
+    executor: Executor,
+    starts: Mapping[str, Flat],
+    addresses: Sequence[TaskAddress],
+    shape: EpisodeShape,
+    steps: Sequence[int],
+) -> list[PerplexityRow]:
+    """The pretrained start against the meta-learned one, after each number of steps, on the same tasks.
+
+    Parameters
+    ----------
+    starts : dict
+        `PRETRAINED` and `META_LEARNED` -> meta-parameters.
+    """
+    logs: dict[tuple[str, int], list[float]] = {}
+    for method, meta in starts.items():
+        found = perplexities(executor, meta, addresses, shape, sorted({0, *steps}))
+        for step in sorted({0, *steps}):
+            logs[method, step] = [math.log(found[address][step]) for address in addresses]
+    return [
+        PerplexityRow(
+            method,
+            step,
+            mean_interval(values),
+            None if (method, step) == (PRETRAINED, 0) else paired_difference(logs[_opponent(method, step)], values),
+        )
+        for (method, step), values in logs.items()
+    ]
+
+
+def _opponent(method: str, step: int) -> tuple[str, int]:
+    return (PRETRAINED, step) if method == META_LEARNED else (PRETRAINED, 0)
 
 
 def perplexities(

@@ -40,7 +40,7 @@ def model_card(config: RunConfig, steps: int, results: dict[str, Any] | None) ->
 
 - {model}
 - data: {config.data.open().describe()}
-- episodes: {config.episodes.ways}-way {config.episodes.shots}-shot, {config.episodes.queries} queries a class
+- episodes: {config.episodes}
 - objective: {config.objective.registered_name}; inner loop: {config.inner.steps} steps of
   {config.inner.optimizer.registered_name}; meta-gradient: {config.estimator.registered_name}
 - {steps} outer steps of {config.outer.tasks_per_step * config.outer.accumulate} tasks, seed {config.seed}

@@ -271,6 +271,11 @@ class LearnerConfig(Component):
         return True
 
     @property
+    def scores_after(self) -> str | None:
+        """What stands before the part of a text that is scored; None where all of it is."""
+        return None
+
+    @property
     def few_shapes(self) -> bool:
         """Whether batches of as many examples have one shape, or a few, so that compiling for each pays."""
         return False

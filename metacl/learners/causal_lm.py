@@ -43,6 +43,11 @@ class CausalLanguageModelConfig(TransformerConfig):
         """It does not."""
         return False
 
+    @property
+    def scores_after(self) -> str | None:
+        """As configured."""
+        return self.completion_after
+
     def build(self, seed: int, device: torch.device = CPU, engine: Engine | None = None) -> CausalLanguageModel:
         """Load the model and its tokenizer, freeze it, attach the adapter."""
         return CausalLanguageModel(self, seed, device, engine)

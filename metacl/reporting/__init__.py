@@ -1,9 +1,10 @@
 """What a person sees of a run: progress while it lasts, the closing table, the report."""
 
+from metacl.reporting.perplexity import perplexity_table
 from metacl.reporting.progress import QuietProgress, RichProgress
 from metacl.reporting.report import write_report
 from metacl.reporting.table import closing_table
 from metacl.reporting.verdict import verdict
 from metacl.reporting.wording import cost
 
-__all__ = ["QuietProgress", "RichProgress", "closing_table", "cost", "verdict", "write_report"]
+__all__ = ["QuietProgress", "RichProgress", "closing_table", "cost", "perplexity_table", "verdict", "write_report"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import lru_cache
 from importlib.resources import as_file, files
 
@@ -18,7 +19,8 @@ def bundled_examples(dataset: str) -> list[Example]:
     """All examples of a bundled data set. Raises `ConfigError` for an unknown one."""
     _known(dataset)
     with as_file(files("metacl.tasks.bundled_data") / f"{dataset}.jsonl.xz") as path:
-        return read_examples(path, "sentence", "label")
+        examples = read_examples(path, "sentence", "label")
+    return [replace(example, place=f"{dataset}, line {example.line}") for example in examples]
 
 
 def bundled_class_split(dataset: str, split: str) -> dict[Split, list[str]]:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
-from pydantic import PositiveInt
+from pydantic import PositiveInt, model_validator
 
 from metacl.registry import Component, Registry
 
 Split = Literal["train", "valid", "test"]
+Unit = Literal["class", "domain"]
+"""What an episode draws its examples from, and what the splits keep apart."""
 
 
 @dataclass(frozen=True, order=True)
@@ -31,11 +34,53 @@ class TaskAddress:
 
 
 class EpisodeShape(Component):
-    """How an episode is drawn: N ways, K shots, queries per class."""
+    """How an episode is drawn: N ways, K shots, queries per class.
+
+    ways, shots : a number, or {min: 3, max: 8}, which sets ways = 8 and min_ways = 3: each episode draws its own N
+    and K from the range, uniformly. imbalanced : each class of an episode draws its own K; queries stay balanced.
+    """
 
     ways: PositiveInt = 5
     shots: PositiveInt = 1
     queries: PositiveInt = 5
+    min_ways: PositiveInt | None = None
+    min_shots: PositiveInt | None = None
+    imbalanced: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_ranges(cls, options: Any) -> Any:
+        if not isinstance(options, dict):
+            return options
+        for key in ("ways", "shots"):
+            found = options.get(key)
+            if isinstance(found, dict):
+                if set(found) != {"min", "max"} or options.get(f"min_{key}") is not None:
+                    raise ValueError(f"{key}: expected a number or {{min: 1, max: 8}}")
+                options = {**options, key: found["max"], f"min_{key}": found["min"]}
+        return options
+
+    @model_validator(mode="after")
+    def _ranges_are_ranges(self) -> EpisodeShape:
+        for key in ("ways", "shots"):
+            low, high = getattr(self, f"min_{key}"), getattr(self, key)
+            if low is not None and low > high:
+                raise ValueError(f"{key}: min {low} is more than max {high}")
+        if self.imbalanced and self.min_shots is None:
+            raise ValueError("imbalanced: classes draw their shots from a range. Set shots: {min: 1, max: 5}")
+        return self
+
+    @property
+    def varies(self) -> bool:
+        """Whether episodes differ in size."""
+        return self.min_ways is not None or self.min_shots is not None
+
+    def __str__(self) -> str:
+        """In words, for people."""
+        ways = f"{self.ways}" if self.min_ways is None else f"{self.min_ways} to {self.ways}"
+        shots = f"{self.shots}" if self.min_shots is None else f"{self.min_shots} to {self.shots}"
+        each = " (each class its own)" if self.imbalanced else ""
+        return f"{ways}-way {shots}-shot{each}, {self.queries} queries a class"
 
 
 @dataclass(frozen=True)
@@ -80,17 +125,61 @@ class EpisodeSource(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Surveyed:
+    """One example as it was read. group : the class or domain that it is drawn with. split : None for in no split."""
+
+    text: str
+    group: str
+    split: Split | None
+    place: str
+
+
+@dataclass(frozen=True)
+class Survey:
+    """A data set before any episode.
+
+    unit : what a group is. splits : the distinct examples that each group has in a split. domain_of : the domain of
+    each class that has one. examples : reads them all again, duplicates included. notes : what else a person should
+    know of how it was read. window : characters that an episode shows of a text; None for all.
+    """
+
+    unit: Unit
+    splits: Mapping[Split, Mapping[str, int]]
+    domain_of: Mapping[str, str]
+    examples: Callable[[], Iterator[Surveyed]]
+    notes: tuple[str, ...] = ()
+    window: int | None = None
+
+
 class TaskSource(Component):
     """A place episodes come from, as a config names it."""
 
     gives: ClassVar[Literal["text", "arrays"]] = "text"
     """What its episodes are made of."""
-    classes: ClassVar[bool] = True
-    """Whether targets are classes, so that an answer is right or wrong."""
+
+    @property
+    def sizes_vary(self) -> bool:
+        """Whether it can draw episodes of several sizes (`EpisodeShape.varies`)."""
+        return False
+
+    @property
+    def classes(self) -> bool:
+        """Whether targets are classes, so that an answer is right or wrong."""
+        return True
+
+    @property
+    def completion_marker(self) -> str | None:
+        """What stands between a prompt and its completion in every text; None where there are no prompts."""
+        return None
 
     @abstractmethod
     def open(self) -> EpisodeSource:
         """Read the data. Raises `DataError` with file and line on what cannot work."""
+
+    def survey(self) -> Survey | None:
+        """All that was read, for `metacl data check`; None where there is nothing to read."""
+        return None
 
 
 TASK_SOURCES: Registry[TaskSource] = Registry("task source", "data")

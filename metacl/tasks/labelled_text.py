@@ -2,20 +2,26 @@
 
 The classes, not the examples, are split into train, valid and test: an episode of the test split is made
 of classes that training never saw (Vinyals et al. 2016, "Matching Networks for One Shot Learning", sec. 4).
+Where classes belong to domains, whole domains can be kept back instead.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, model_validator
 
 from metacl.errors import DataError
 from metacl.tasks.bundled import BUNDLED, bundled_class_split, bundled_examples
-from metacl.tasks.episode import TASK_SOURCES, Episode, EpisodeShape, Split, TaskAddress, TaskSource
-from metacl.tasks.randomness import AddressedRandom
-from metacl.tasks.readers import Example, read_examples
+from metacl.tasks.class_episodes import ClassEpisodes
+from metacl.tasks.class_texts import ClassTexts, group_examples, with_domains
+from metacl.tasks.episode import TASK_SOURCES, Split, Survey, Surveyed, TaskSource, Unit
+from metacl.tasks.line_index import indexed_texts, wants_index
+from metacl.tasks.readers import Example, TextTable, open_table
+from metacl.tasks.readers.json_file import load
+from metacl.tasks.splits import Fractions, Names, Seed, classes_by_domain, read_splits, split_at_random
 
 
 def _two_digits(value: Any) -> Any:
@@ -25,114 +31,134 @@ def _two_digits(value: Any) -> Any:
 
 @TASK_SOURCES.register("labelled_text")
 class LabelledText(TaskSource):
-    """N-way K-shot episodes from a bundled data set or a JSONL/CSV file of texts and labels.
+    """N-way K-shot episodes from a bundled data set, or a file or folder of texts and labels.
 
-    Give either `dataset` (a bundled one; `class_split` picks one of its published splits) or `path`
-    (a file; its classes are split at random by `fractions` with `split_seed`).
+    Give either `dataset` (a bundled one; `class_split` picks one of its published splits) or `path` (JSONL, JSON, CSV,
+    Parquet, a folder saved by Hugging Face datasets, a folder of texts per class).
+
+    text_column, label_column : fields of a row; null (default) for the obvious ones.
+    domain_column : the field that holds a row's domain; or domains : a JSON file with {domain: [class, …]}.
+    split_by : what the splits keep apart, "class" or "domain". fractions, split_seed : a random split; or splits : a
+    file that `metacl data split` wrote.
+    within_domain : all classes of an episode come from one domain.
+    out_of_scope : this class is one of the N of every episode, in every split with examples of its own.
     """
 
     dataset: str | None = None
     class_split: Annotated[str, BeforeValidator(_two_digits)] = "01"
     path: Path | None = None
-    text_column: str = "text"
-    label_column: str = "label"
-    fractions: tuple[float, float, float] = (0.4, 0.2, 0.4)
-    split_seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    text_column: str | None = None
+    label_column: str | None = None
+    domain_column: str | None = None
+    domains: Path | None = None
+    split_by: Unit = "class"
+    fractions: Fractions = (0.4, 0.2, 0.4)
+    split_seed: Seed = 0
+    splits: Path | None = None
+    within_domain: bool = False
+    out_of_scope: str | None = None
 
     @model_validator(mode="after")
     def _one_origin(self) -> LabelledText:
         if (self.dataset is None) == (self.path is None):
             raise ValueError(
-                f"give exactly one of data.dataset (bundled: {', '.join(BUNDLED)}) and data.path (a JSONL or CSV file)"
+                f"give exactly one of data.dataset (bundled: {', '.join(BUNDLED)}) and data.path (a file or folder)"
             )
-        if min(self.fractions) < 0 or abs(sum(self.fractions) - 1) > 1e-6:
-            raise ValueError(f"data.fractions must be three parts of 1 (train, valid, test), got {self.fractions}")
+        for_path = ("domain_column", "domains", "splits", "out_of_scope")
+        given = [key for key in for_path if getattr(self, key) is not None]
+        if self.dataset is not None and given:
+            raise ValueError(f"data.{given[0]}: for data.path only; a bundled data set has published class splits")
+        if self.domain_column is not None and self.domains is not None:
+            raise ValueError("give one of data.domain_column and data.domains")
+        for key, needs in (("split_by", self.split_by == "domain"), ("within_domain", self.within_domain)):
+            if needs and self.domain_column is None and self.domains is None:
+                raise ValueError(f"data.{key}: it needs domains. Set data.domain_column or data.domains")
         return self
+
+    @property
+    def sizes_vary(self) -> bool:
+        """Any N and K."""
+        return True
 
     def open(self) -> ClassEpisodes:
         """Read and split the data."""
         if self.dataset is not None:
-            examples = bundled_examples(self.dataset)
-            classes = bundled_class_split(self.dataset, self.class_split)
             name = f"{self.dataset}, published class split {self.class_split}"
+            classes = bundled_class_split(self.dataset, self.class_split)
+            return ClassEpisodes(name, group_examples(bundled_examples(self.dataset)), classes)
+        table = self._table()
+        texts = self.read(table)
+        if self.splits is not None:
+            how = f"{self._unit_plural} split by {self.splits}"
         else:
-            assert self.path is not None
-            examples = read_examples(self.path, self.text_column, self.label_column)
-            classes = _split_classes(sorted({e.label for e in examples}), self.fractions, self.split_seed)
-            name = f"{self.path}, classes split {self.fractions} with seed {self.split_seed}"
-        return ClassEpisodes(name, examples, classes)
-
-
-class ClassEpisodes:
-    """Episodes over one class split of a set of examples.
-
-    Parameters
-    ----------
-    name : str
-        What the data is, for messages.
-    examples : list of Example
-        Exact duplicates within a class are kept once, so that a class never has one sentence in support and query.
-        A text that carries two labels stays in both classes.
-    classes : dict of split to class names
-        Disjoint.
-    """
-
-    def __init__(self, name: str, examples: list[Example], classes: dict[Split, list[str]]) -> None:
-        self.name = name
-        texts: dict[str, dict[str, None]] = {}
-        for example in examples:
-            texts.setdefault(example.label, {})[example.text] = None
-        self.texts = {label: list(unique) for label, unique in texts.items()}
-        self.duplicates = len(examples) - sum(map(len, self.texts.values()))
-        self.classes = {split: sorted(names) for split, names in classes.items()}
-
-    def check(self, split: Split, shape: EpisodeShape) -> None:
-        """Raise `DataError` unless every class of `split` can serve in episodes of this shape."""
-        names = self.classes[split]
-        if shape.ways > len(names):
-            raise DataError(
-                f"{self.name}: {shape.ways}-way episodes need {shape.ways} classes, but split {split!r} has "
-                f"{len(names)}. Lower episodes.ways, or give the split more classes."
-            )
-        need = shape.shots + shape.queries
-        small = [f"{name!r} ({len(self.texts[name])})" for name in names if len(self.texts[name]) < need]
-        if small:
-            raise DataError(
-                f"{self.name}: {shape.shots} shots + {shape.queries} queries need {need} different examples a class, "
-                f"but in split {split!r} these have fewer: {', '.join(small[:5])}"
-                f"{f' and {len(small) - 5} more' if len(small) > 5 else ''}. "
-                f"Lower episodes.shots or episodes.queries, or remove these classes."
-            )
-
-    def episode(self, address: TaskAddress, shape: EpisodeShape) -> Episode:
-        """Draw `ways` classes, then `shots` + `queries` different texts of each. Depends on the arguments alone."""
-        random = AddressedRandom(address)
-        names = random.sample(self.classes[address.split], shape.ways)
-        support: list[tuple[str, int]] = []
-        query: list[tuple[str, int]] = []
-        for label, name in enumerate(names):
-            drawn = random.sample(self.texts[name], shape.shots + shape.queries)
-            support += [(text, label) for text in drawn[: shape.shots]]
-            query += [(text, label) for text in drawn[shape.shots :]]
-        return Episode(
-            address=address,
-            class_names=tuple(names),
-            support_texts=tuple(text for text, _ in support),
-            support_labels=tuple(label for _, label in support),
-            query_texts=tuple(text for text, _ in query),
-            query_labels=tuple(label for _, label in query),
+            how = f"{self._unit_plural} split {self.fractions} with seed {self.split_seed}"
+        guessed = f" ({table.columns.guessed})" if table.columns.guessed else ""
+        return ClassEpisodes(
+            f"{self.path}{guessed}, {how}",
+            texts,
+            self._classes(texts),
+            within_domain=self.within_domain,
+            out_of_scope=self.out_of_scope,
+            out_of_scope_texts=self._out_of_scope_positions(texts),
         )
 
-    def describe(self) -> str:
-        """One line: the name, the examples, the classes of each split."""
-        parts = ", ".join(f"{len(self.classes[split])} {split}" for split in get_args(Split))
-        total = sum(map(len, self.texts.values()))
-        dropped = f" ({self.duplicates} exact duplicates left out)" if self.duplicates else ""
-        return f"{self.name}: {total} examples{dropped}, classes: {parts}"
+    def read(self, table: TextTable | None = None) -> ClassTexts:
+        """The texts of every class, before they are split."""
+        if self.dataset is not None:
+            return group_examples(bundled_examples(self.dataset))
+        table = table or self._table()
+        texts = indexed_texts(table) if wants_index(table.path) else group_examples(table.examples())
+        if self.out_of_scope is not None and self.out_of_scope not in texts.texts:
+            raise DataError(f"{self.path}: data.out_of_scope: no example has the label {self.out_of_scope!r}.")
+        if self.domains is None:
+            return texts
+        listed = load(self.domains)
+        if not isinstance(listed, dict) or not all(isinstance(names, list) for names in listed.values()):
+            raise DataError(f"{self.domains}: expected {{domain: [class, …], …}}.")
+        return with_domains(texts, listed, str(self.domains), self.out_of_scope)
 
+    def units(self, texts: ClassTexts) -> list[str]:
+        """What `split_by` says is split: the names of the classes or of the domains, sorted."""
+        if self.split_by == "domain":
+            return sorted({texts.domain_of[name] for name in texts.texts if name != self.out_of_scope})
+        return sorted(name for name in texts.texts if name != self.out_of_scope)
 
-def _split_classes(names: list[str], fractions: tuple[float, float, float], seed: int) -> dict[Split, list[str]]:
-    shuffled = AddressedRandom(TaskAddress("train", seed, 0, 0)).sample(names, len(names))
-    first = round(fractions[0] * len(names))
-    second = round((fractions[0] + fractions[1]) * len(names))  # rounded together: the three parts add up
-    return {"train": shuffled[:first], "valid": shuffled[first:second], "test": shuffled[second:]}
+    def _table(self) -> TextTable:
+        assert self.path is not None
+        return open_table(self.path, self.text_column, self.label_column, self.domain_column)
+
+    @property
+    def _unit_plural(self) -> str:
+        return "domains" if self.split_by == "domain" else "classes"
+
+    def _classes(self, texts: ClassTexts) -> Names:
+        units = self.units(texts)
+        if self.splits is not None:
+            names = read_splits(self.splits, self.split_by, units)
+        else:
+            names = split_at_random(units, self.fractions, self.split_seed)
+        if self.split_by == "class":
+            return names
+        return classes_by_domain(names, {c: d for c, d in texts.domain_of.items() if c != self.out_of_scope})
+
+    def _out_of_scope_positions(self, texts: ClassTexts) -> dict[Split, list[int]]:
+        """No split may ask with a text that another trained on: this class's examples are split, too."""
+        if self.out_of_scope is None:
+            return {}
+        return split_at_random(range(len(texts.texts[self.out_of_scope])), self.fractions, self.split_seed)
+
+    def survey(self) -> Survey:
+        """All examples with the class and split they belong to."""
+        source = self.open()
+        table = None if self.path is None else self._table()
+
+        def examples() -> Iterator[Surveyed]:
+            rows: Iterator[Example] = iter(bundled_examples(str(self.dataset))) if table is None else table.examples()
+            for row in rows:
+                name = source.names[row.domain, row.label]
+                yield Surveyed(row.text, name, source.split_of(name, row.text), row.place)
+
+        notes = [] if table is None or not table.columns.guessed else [f"columns {table.columns.guessed}"]
+        if left := source.unassigned():
+            notes.append(f"{len(left)} classes stand in no split: {', '.join(left[:5])}{' …' if left[5:] else ''}")
+        return Survey("class", source.sizes(), source.domain_of, examples, tuple(notes))

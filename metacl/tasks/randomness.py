@@ -6,6 +6,8 @@ or `permutation`; so the few draws we need are built here from raw 64-bit words.
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import zlib
 from collections.abc import Sequence
 from typing import TypeVar
@@ -18,12 +20,15 @@ T = TypeVar("T")
 
 
 class AddressedRandom:
-    """A random stream keyed by a task address (Philox 4x64, counter based)."""
+    """A random stream keyed by a task address (Philox 4x64, counter based).
 
-    def __init__(self, address: TaskAddress) -> None:
+    Streams of one address with different numbers share no block of the generator, so they are independent.
+    """
+
+    def __init__(self, address: TaskAddress, stream: int = 0) -> None:
         split = zlib.crc32(address.split.encode())
         key = np.array([np.uint64(address.seed), np.uint64(split)], dtype=np.uint64)
-        counter = np.array([0, 0, address.step, address.index], dtype=np.uint64)
+        counter = np.array([0, stream, address.step, address.index], dtype=np.uint64)
         self._bits = np.random.Philox(key=key, counter=counter)
 
     def below(self, bound: int) -> int:
@@ -38,10 +43,22 @@ class AddressedRandom:
         """A uniform number in [low, high)."""
         return low + (high - low) * self.below(1 << 53) / (1 << 53)
 
+    def between(self, low: int, high: int) -> int:
+        """A uniform integer from `low` to `high`, both included."""
+        return low + self.below(high - low + 1)
+
+    def weighted(self, weights: Sequence[float]) -> int:
+        """A position, with probability in proportion to its weight."""
+        edges = list(itertools.accumulate(weights))
+        point = self.uniform(0.0, edges[-1])
+        return min(bisect.bisect_right(edges, point), len(edges) - 1)
+
     def sample(self, items: Sequence[T], count: int) -> list[T]:
-        """`count` different items in random order (partial Fisher-Yates)."""
-        pool = list(items)
+        """`count` different items in random order: partial Fisher-Yates, which touches only what it draws."""
+        moved: dict[int, int] = {}  # where the shuffled pool differs from its beginning, so that it may be huge
+        drawn = []
         for position in range(count):
-            other = position + self.below(len(pool) - position)
-            pool[position], pool[other] = pool[other], pool[position]
-        return pool[:count]
+            other = position + self.below(len(items) - position)
+            drawn.append(items[moved.get(other, other)])
+            moved[other] = moved.get(position, position)
+        return drawn

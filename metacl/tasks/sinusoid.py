@@ -20,11 +20,15 @@ class Sinusoid(TaskSource):
     """Waves of random amplitude and phase: `shots` support and `queries` query points each, `ways` without meaning."""
 
     gives: ClassVar[Literal["text", "arrays"]] = "arrays"
-    classes: ClassVar[bool] = False
 
     amplitude: tuple[float, float] = (0.1, 5.0)
     phase: tuple[float, float] = (0.0, math.pi)
     interval: tuple[float, float] = (-5.0, 5.0)
+
+    @property
+    def classes(self) -> bool:
+        """Targets are real values."""
+        return False
 
     def open(self) -> SinusoidEpisodes:
         """Nothing to read."""

@@ -18,21 +18,6 @@ def model(tmp_path_factory):
     return save_tiny_bert(tmp_path_factory.mktemp("model") / "tiny")
 
 
-@pytest.fixture
-def run(tmp_path, monkeypatch, capsys):
-    """Runs a command in an empty folder; returns its exit code and what it said on stderr in one line."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments):
-        with pytest.raises(SystemExit) as exit_:
-            main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.err + captured.out
-        return exit_.value.code, " ".join((captured.err + captured.out).split())
-
-    return call
-
-
 def written(path: Path, tree) -> Path:
     path.write_text(tree if isinstance(tree, str) else yaml.safe_dump(tree))
     return path

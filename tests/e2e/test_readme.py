@@ -37,6 +37,17 @@ def test_every_verb_in_the_table_exists():
     assert all(verb in shown for verb in named)
 
 
+def test_every_config_of_the_larger_sets_loads():
+    """Their data are not part of the repository, so they cannot be read here."""
+    import metacl
+
+    paths = sorted((ROOT / "configs/larger").glob("*.yaml"))
+    assert len(paths) >= 5
+    for path in paths:
+        assert path.read_text("utf-8").startswith("# ") and "Cost: about" in path.read_text("utf-8")
+        metacl.load_config(path)
+
+
 def test_every_config_loads_and_its_data_is_there():
     import metacl
     from metacl.api import check_data

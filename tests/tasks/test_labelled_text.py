@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from metacl.errors import ConfigError, DataError
 from metacl.registry import explain
 from metacl.tasks import ClassEpisodes, EpisodeShape, LabelledText, TaskAddress
+from metacl.tasks.class_texts import group_examples
 from metacl.tasks.readers import Example
 from tests.helpers import write_labelled_csv
 
@@ -20,7 +21,8 @@ def examples_of(sizes: dict[str, int]) -> list[Example]:
 
 
 def source_of(sizes: dict[str, int], **classes: list[str]) -> ClassEpisodes:
-    return ClassEpisodes("some data", examples_of(sizes), {split: classes.get(split, []) for split in SPLITS})
+    found = group_examples(examples_of(sizes))
+    return ClassEpisodes("some data", found, {split: classes.get(split, []) for split in SPLITS})
 
 
 @st.composite
@@ -67,7 +69,8 @@ def test_order_of_the_given_classes_does_not_matter(case):
     source, shape, address = case
     examples = [Example(text, label, 1) for label, texts in source.texts.items() for text in texts]
     reordered = {split: list(reversed(names)) for split, names in source.classes.items()}
-    assert ClassEpisodes("other", examples, reordered).episode(address, shape) == source.episode(address, shape)
+    other = ClassEpisodes("other", group_examples(examples), reordered)
+    assert other.episode(address, shape) == source.episode(address, shape)
 
 
 def test_every_class_is_drawn_about_equally_often():
@@ -93,7 +96,7 @@ def test_every_text_is_eventually_support_and_eventually_query():
 
 def test_duplicates_within_a_class_are_left_out_and_counted():
     examples = [Example(text, label, 1) for text, label in [("hi", "a"), ("yo", "a"), ("hi", "a"), ("hi", "b")]]
-    source = ClassEpisodes("some data", examples, {"train": ["a", "b"], "valid": [], "test": []})
+    source = ClassEpisodes("some data", group_examples(examples), {"train": ["a", "b"], "valid": [], "test": []})
     assert source.texts == {"a": ["hi", "yo"], "b": ["hi"]}
     assert source.duplicates == 1
     assert source.describe() == "some data: 3 examples (1 exact duplicates left out), classes: 2 train, 0 valid, 0 test"

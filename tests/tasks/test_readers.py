@@ -71,8 +71,14 @@ BAD = {
     "csv quote that never ends": ("a.csv", 'text,label\na,x\n"b,x\n', ["line 3", "not CSV"]),
     "csv quote that never ends, header": ("a.csv", '"text,label\na,x\n', ["line 1", "not CSV"]),
     "text after a csv quote": ("a.csv", 'text,label\n"a"b,x\n', ["line 2", "not CSV"]),
-    "unknown ending": ("a.tsv", "text\tlabel\n", ["'tsv'", ".jsonl or .csv"]),
-    "unknown ending in .xz": ("a.txt.xz", lzma.compress(b"a"), ["'txt'", ".jsonl or .csv"]),
+    "unknown ending": ("a.tsv", "text\tlabel\n", ["'tsv'", ".jsonl, .json or .csv"]),
+    "unknown ending in .xz": ("a.tsv.xz", lzma.compress(b"a"), ["'tsv'", ".jsonl, .json or .csv"]),
+    "text in .xz": ("a.txt.xz", lzma.compress(b"a"), ["'txt.xz'", ".jsonl, .json or .csv"]),
+    "not parquet": ("a.parquet", "text,label\n", ["cannot be read as Parquet"]),
+    "json of numbers": ("a.json", "[1]", ["row 1", "object or an array", "int"]),
+    "json of a number": ("a.json", "3", ["array of rows", "int"]),
+    "json of objects of numbers": ("a.json", '{"x": 3}', ["array of rows under 'x'", "int"]),
+    "malformed json file": ("a.json", '[\n{"text"}]', ["line 2", "not JSON"]),
     "not xz": ("a.jsonl.xz", GOOD_LINE, [".xz", "decompressed"]),
     "cut xz": ("a.jsonl.xz", lzma.compress(GOOD_LINE.encode())[:-9], [".xz", "decompressed"]),
     "empty xz": ("a.jsonl.xz", b"", [".xz", "decompressed"]),
@@ -99,7 +105,7 @@ def test_missing_file_says_where_paths_start(tmp_path, monkeypatch):
 
 def test_folder_instead_of_a_file(tmp_path):
     (tmp_path / "a.csv").mkdir()
-    with pytest.raises(DataError, match=r"a\.csv: is a folder; expected a \.jsonl or \.csv file"):
+    with pytest.raises(DataError, match=r"a\.csv: no texts there\. Expected a folder per class"):
         read_examples(tmp_path / "a.csv", "text", "label")
 
 
