@@ -20,6 +20,7 @@ from metacl.coordination.executor import Notify, out_of_memory
 from metacl.coordination.ray_cluster import connect
 from metacl.coordination.ray_group import WorkerGroup
 from metacl.errors import MetaclError, ResourceError
+from metacl.plugins import packable
 
 POLL_S = 0.5
 """How long a stop signal may have to wait for the driver to look up."""
@@ -53,7 +54,7 @@ class Fleet:
 
         Raises `ResourceError` if they are not within ``workers.start_timeout_s``.
         """
-        self._owns_connection = connect(self._workers, self._notify)
+        self._owns_connection = connect(self._workers, self._notify, packable(self._config.plugins))
         for number in range(self._workers.groups):
             self._coming[number] = WorkerGroup(self._config, number)
         self._too_few_since = said = time.monotonic()

@@ -119,3 +119,24 @@ def test_training_from_outside_by_address(head, model, expected, tmp_path):
     trained = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=400)
     assert trained.returncode == 0, trained.stderr
     assert trained_bytes(tmp_path / "run") == expected
+
+
+def test_plugins_travel_to_the_workers(head, model, tmp_path):
+    """A plugin says where it was imported from: in a worker it is the copy that Ray unpacked, not the file here."""
+    address, _, environment = head
+    said = tmp_path / "said"
+    (tmp_path / "only_here.py").write_text(
+        "from metacl.objectives import OBJECTIVES, ProtoMAML\n"
+        f"open({str(said)!r}, 'a').write(__file__ + chr(10))\n"
+        "@OBJECTIVES.register('only_here')\nclass OnlyHere(ProtoMAML):\n    'ProtoMAML.'\n"
+    )
+    tree = small_tree(model, tmp_path / "run", workers={"executor": "ray", "groups": 1, "address": address})
+    tree.update(plugins=["only_here"], objective="only_here")
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(tree))
+    command = [sys.executable, "-m", "metacl.cli", "train", "small.yaml"]
+    path = {**environment, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=path, timeout=400)
+    assert done.returncode == 0, done.stdout + done.stderr
+    here, *workers = said.read_text().splitlines()
+    assert Path(here) == tmp_path / "only_here.py"
+    assert workers and all("py_modules" in place for place in workers), workers
