@@ -39,7 +39,7 @@ class Completions:
 
     def draw(self, params: Params, batch: Batch, count: int, seed: int) -> Samples:
         """`count` completions of each prompt, by the arguments alone; actions and mask are (B, count, L)."""
-        decode, end = self._learner.tokenizer.decode, self._learner.tokenizer.eos_token_id
+        end = self._learner.tokenizer.eos_token_id
         prompts, references = self._prompts_and_references(batch)
         bound = self._learner.bound(params)
         actions = torch.zeros(len(prompts), count, 0, dtype=torch.long, device=self._learner.device)
@@ -52,10 +52,10 @@ class Completions:
         mask = (ends.cumsum(-1) == ends).long()  # the end itself was chosen, so it counts
         lengths = (mask - ends * mask).sum(-1).tolist()
         texts = [
-            [decode(tokens[:length]) for tokens, length in zip(group, of_group, strict=True)]
+            [self._text(tokens[:length]) for tokens, length in zip(group, of_group, strict=True)]
             for group, of_group in zip(actions.tolist(), lengths, strict=True)
         ]
-        return Samples(actions, mask, texts, [decode(tokens) for tokens in references])
+        return Samples(actions, mask, texts, [self._text(tokens) for tokens in references])
 
     def log_probabilities(self, params: Params, batch: Batch, samples: Samples) -> Tensor:
         """Of every token given the prompt and the tokens before it, (B, G, L), differentiable in `params`."""
@@ -64,6 +64,9 @@ class Completions:
         scores = self._scores(self._learner.bound(params), prompts, actions[..., :-1], actions.shape[-1])
         exact = scores.to(torch.promote_types(scores.dtype, torch.float32))
         return exact.log_softmax(-1).gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+
+    def _text(self, tokens: list[int]) -> str:
+        return str(self._learner.tokenizer.decode(tokens))
 
     def _scores(self, bound: Params, prompts: list[list[int]], actions: Tensor, last: int) -> Tensor:
         """Scores of each of the `last` tokens that follow a prompt and the actions (B, G, ·): (B, G, last, V)."""
