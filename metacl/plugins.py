@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import sysconfig
 import traceback
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,14 @@ def import_plugins(names: Any) -> Any:
                 ) from None
             raise ConfigError(f"plugins: {name!r} cannot be imported: {_place(error)}") from error
     return names
+
+
+def packable(names: Iterable[str]) -> list[str]:
+    """The files (folders, of packages) of imported plugins that are not installed: what a remote machine lacks."""
+    installed = [Path(sysconfig.get_paths()[kind]) for kind in ("purelib", "platlib")]
+    tops = [sys.modules[top] for top in dict.fromkeys(name.split(".")[0] for name in names)]
+    places = [Path(top.__path__[0] if hasattr(top, "__path__") else str(top.__file__)) for top in tops]
+    return [str(place) for place in places if not any(place.is_relative_to(folder) for folder in installed)]
 
 
 def _place(error: Exception) -> str:

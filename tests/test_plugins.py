@@ -3,7 +3,7 @@
 import pytest
 
 from metacl.errors import ConfigError
-from metacl.plugins import import_plugins
+from metacl.plugins import import_plugins, packable
 
 
 @pytest.fixture
@@ -41,3 +41,13 @@ def test_misspelt_names_the_nearest_file_here(folder):
 
 def test_what_is_no_list_is_left_to_the_config():
     assert import_plugins("x") == "x"
+
+
+def test_what_is_not_installed_is_packed(folder):
+    (folder / "one_file.py").write_text("")
+    (folder / "a_package").mkdir()
+    (folder / "a_package" / "part.py").write_text("")
+    (folder / "a_package" / "__init__.py").write_text("")
+    import_plugins(["one_file", "a_package.part", "yaml"])
+    packed = packable(["one_file", "a_package.part", "yaml"])
+    assert packed == [str(folder / "one_file.py"), str(folder / "a_package")], "yaml is installed"

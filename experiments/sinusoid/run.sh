@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Trains and measures MAML, FOMAML, Reptile, ANIL, Meta-SGD and a pretrained baseline on sinusoids.
 #   bash experiments/sinusoid/run.sh [--check]
-# Without arguments: everything, by estimate eight minutes on one idle core; writes results.json and picture.svg. With --check: the
-# same, PASS or FALL SHORT for each line of the issue, nothing written. Non-zero if a line falls short.
+# Without arguments: everything, under ten minutes on one core; writes results.json and picture.svg. With --check: the two
+# rows that have published figures, trained and measured anew; nothing is written. Non-zero if a line falls short.
 # PYTHON=… chooses the interpreter (default .venv/bin/python).
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)

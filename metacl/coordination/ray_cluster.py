@@ -10,6 +10,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 
 import ray
 import torch
@@ -21,8 +22,10 @@ from metacl.errors import ConfigError, ResourceError
 ANSWER_TIMEOUT_S = 20.0
 
 
-def connect(workers: Workers, notify: Notify) -> bool:
+def connect(workers: Workers, notify: Notify, packed: Sequence[str] = ()) -> bool:
     """Connect this process to Ray; whether the connection is ours to close (it may have been there before).
+
+    `packed` are modules (files or folders) that a cluster which is joined gets, to import from.
 
     Raises `ResourceError` if nobody answers or the cluster is too small.
     """
@@ -45,7 +48,7 @@ def connect(workers: Workers, notify: Notify) -> bool:
             )
         else:
             notify(f"connecting to the Ray cluster at {address}")
-            _join(address)
+            _join(address, packed)
         _check_capacity(workers)
     except BaseException:
         ray.shutdown()
@@ -70,11 +73,16 @@ def cluster_resources(workers: Workers) -> dict[str, float]:
             ray.shutdown()
 
 
-def _join(address: str) -> None:
+def _join(address: str, packed: Sequence[str] = ()) -> None:
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:  # a job's own cluster is there
         _wait_for_answer(address)
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(
+            address=address,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            runtime_env={"py_modules": list(packed)} if packed else None,
+        )
     except (ConnectionError, TimeoutError, RuntimeError, ValueError) as error:
         raise ResourceError(
             f"workers.address: no Ray cluster at {address!r} ({str(error).splitlines()[0]}). Start one "

@@ -22,6 +22,7 @@ from metacl.coordination.ray_group import WorkerGroup
 from metacl.coordination.ray_parts import RayParts
 from metacl.coordination.ray_shards import Shards
 from metacl.errors import MetaclError, ResourceError
+from metacl.plugins import packable
 
 POLL_S = 0.5
 """How long a stop signal may have to wait for the driver to look up."""
@@ -59,7 +60,7 @@ class Fleet:
 
         Raises `ResourceError` if they are not within ``workers.start_timeout_s``.
         """
-        self._owns_connection = connect(self._workers, self._notify)
+        self._owns_connection = connect(self._workers, self._notify, packable(self._config.plugins))
         self.shards.start()
         for number in range(self._workers.groups):
             self._coming[number] = WorkerGroup(self._config, number, self.shards.actors)

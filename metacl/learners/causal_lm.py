@@ -9,17 +9,16 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from pydantic import model_validator
+from pydantic import PositiveInt, model_validator
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from metacl.errors import ConfigError, DataError
 from metacl.learners.base import CPU, LEARNERS, Batch, Group, Params
+from metacl.learners.completions import SCORED, Completions
 from metacl.learners.engine import Engine
+from metacl.learners.samples import Samples
 from metacl.learners.transformer import TransformerConfig, TransformerLearner
-
-SCORED = "scored"
-"""Key of a group's inputs: which tokens count in the loss, (G, L); not given to the model."""
 
 
 @LEARNERS.register("causal_lm")
@@ -27,10 +26,12 @@ class CausalLanguageModelConfig(TransformerConfig):
     """A Hugging Face causal language model; perplexity on the texts of a domain.
 
     completion_after : the loss is on what follows the first occurrence of this string in a text ("Answer:"); null
-    (default) for all tokens but the first.
+    (default) for all tokens but the first. completion_tokens : drawn of an answer when it adapts by reward; what stands
+    before the tokens that count is the prompt.
     """
 
     completion_after: str | None = None
+    completion_tokens: PositiveInt = 16
 
     @model_validator(mode="after")
     def _texts_keep_their_rows(self) -> CausalLanguageModelConfig:
@@ -68,6 +69,7 @@ class CausalLanguageModel(TransformerLearner):
             self.tokenizer.pad_token = self.tokenizer.eos_token or self.tokenizer.unk_token
         if self.tokenizer.pad_token is None:
             raise ConfigError(f"learner.model: {config.model} has a tokenizer with neither a pad nor an eos token.")
+        self._completions = Completions(self, config.completion_tokens, config.max_length)
 
     def encode(self, texts: Sequence[str], labels: Sequence[int] | None) -> Batch:
         """Tokenize B texts (cut at `max_length`), mark the tokens that count; labels are not looked at.
@@ -121,3 +123,11 @@ class CausalLanguageModel(TransformerLearner):
         """Mean over the tokens that count, in nats; its exponential is the perplexity."""
         assert batch.targets is not None
         return self.outputs(params, batch).sum() / batch.targets.sum()
+
+    def sample(self, params: Params, batch: Batch, count: int, seed: int) -> Samples:
+        """Completions of the prompts, as tokens and as texts. Raises `DataError` if they do not fit a row."""
+        return self._completions.draw(params, batch, count, seed)
+
+    def log_probabilities(self, params: Params, batch: Batch, samples: Samples) -> Tensor:
+        """Of every token of the completions, (B, G, L), in nats, differentiable in `params`."""
+        return self._completions.log_probabilities(params, batch, samples)

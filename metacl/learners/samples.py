@@ -13,12 +13,14 @@ class Samples:
     """G answers to each of B inputs, each of up to L actions (tokens, moves, or one choice).
 
     actions : (B, G, L) or (B, G, L, …). mask : (B, G, L), 1 where an action counts, 0 behind an answer's end.
-    texts : the answers as text, B lists of G, where they are text.
+    texts : the answers as text, B lists of G, where they are text. references : what each input's own text goes on
+    with, B strings; for rewards to read.
     """
 
     actions: Tensor
     mask: Tensor
     texts: list[list[str]] | None = None
+    references: list[str] | None = None
 
 
 def choose(scores: Tensor, count: int, seed: int) -> Tensor:

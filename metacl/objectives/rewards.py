@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from abc import abstractmethod
 
+import torch
 from torch import Tensor
 
+from metacl.errors import ConfigError
 from metacl.learners.base import Batch
 from metacl.learners.samples import Samples
 from metacl.registry import Component, Registry
@@ -30,3 +32,18 @@ class Match(Reward):
         """0 or 1, (B, G)."""
         assert batch.targets is not None
         return (samples.actions[..., 0] == batch.targets.unsqueeze(-1)).double()
+
+
+@REWARDS.register("contains")
+class Contains(Reward):
+    """One for a completion in which the reference occurs: what the prompt's own text goes on with."""
+
+    def of(self, batch: Batch, samples: Samples) -> Tensor:
+        """0 or 1, (B, G). Raises `ConfigError` where answers are no text."""
+        if samples.texts is None or samples.references is None:
+            raise ConfigError("objective.reward: contains reads answers as text. Set learner=causal_lm.")
+        found = [
+            [reference.strip() in text for text in texts]
+            for texts, reference in zip(samples.texts, samples.references, strict=True)
+        ]
+        return torch.tensor(found, dtype=torch.float64, device=samples.actions.device)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from metacl.tasks.episode import TaskAddress
 
@@ -41,7 +42,12 @@ class AddressedRandom:
 
     def uniform(self, low: float, high: float) -> float:
         """A uniform number in [low, high)."""
-        return low + (high - low) * self.below(1 << 53) / (1 << 53)
+        return float(self.uniforms(low, high, 1)[0])
+
+    def uniforms(self, low: float, high: float, count: int) -> NDArray[np.float64]:
+        """`count` numbers as that many calls of `uniform` give them, (count,)."""
+        words = self._bits.random_raw(count) & np.uint64((1 << 53) - 1)  # a power of two: nothing to reject
+        return low + (high - low) * words.astype(np.float64) / (1 << 53)
 
     def between(self, low: int, high: int) -> int:
         """A uniform integer from `low` to `high`, both included."""

@@ -50,7 +50,7 @@ class SinusoidEpisodes:
         amplitude, phase = random.uniform(*self.config.amplitude), random.uniform(*self.config.phase)
 
         def points(count: int) -> tuple[np.ndarray, np.ndarray]:
-            x = np.array([[random.uniform(*self.config.interval)] for _ in range(count)])
+            x = random.uniforms(*self.config.interval, count)[:, None]
             return x, amplitude * np.sin(x - phase)
 
         return ArrayEpisode(address, 0, points(shape.shots), points(shape.queries))

@@ -119,3 +119,28 @@ def test_training_from_outside_by_address(head, model, expected, tmp_path):
     trained = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=400)
     assert trained.returncode == 0, trained.stderr
     assert trained_bytes(tmp_path / "run") == expected
+
+
+def test_plugins_travel_to_the_workers(head, model, tmp_path):
+    """A plugin says from where it could be imported: in a worker, from the copy that Ray unpacked, too.
+
+    On one machine a worker also sees this folder, which Ray puts on its path as it was on the driver's.
+    """
+    address, _, environment = head
+    said = tmp_path / "said"
+    (tmp_path / "only_here.py").write_text(
+        "import sys\nfrom pathlib import Path\nfrom metacl.objectives import OBJECTIVES, ProtoMAML\n"
+        "copies = [place for place in sys.path if (Path(place) / 'only_here.py').exists()]\n"
+        f"open({str(said)!r}, 'a').write(' '.join(copies) + chr(10))\n"
+        "@OBJECTIVES.register('only_here')\nclass OnlyHere(ProtoMAML):\n    'ProtoMAML.'\n"
+    )
+    tree = small_tree(model, tmp_path / "run", workers={"executor": "ray", "groups": 1, "address": address})
+    tree.update(plugins=["only_here"], objective="only_here")
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(tree))
+    command = [sys.executable, "-m", "metacl.cli", "train", "small.yaml"]
+    path = {**environment, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=path, timeout=400)
+    assert done.returncode == 0, done.stdout + done.stderr
+    driver, *workers = said.read_text().splitlines()
+    assert "py_modules" not in driver
+    assert workers and all("py_modules" in copies for copies in workers), workers

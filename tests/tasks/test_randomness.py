@@ -65,6 +65,12 @@ def test_below_has_no_modulo_bias():
     assert chisquare([low, 3000 - low], [1000, 2000]).pvalue > 0.001
 
 
+def test_uniform_numbers_are_the_words_of_below_scaled():
+    drawn, words = stream(seed=4), stream(seed=4)
+    numbers = [drawn.uniform(-5.0, 5.0), *drawn.uniforms(-5.0, 5.0, 9), drawn.uniform(-5.0, 5.0)]
+    assert numbers == [-5.0 + 10.0 * words.below(1 << 53) / (1 << 53) for _ in range(11)]
+
+
 def test_below_one_is_zero():
     assert [stream(seed=seed).below(1) for seed in range(5)] == [0] * 5
 
