@@ -87,10 +87,10 @@ def one_shard(parameters: int, groups: int) -> dict[str, Any]:
 
 def keep(key: str, measure: Callable[[], dict[str, Any]]) -> None:
     """Measure it unless it is there."""
-    results = read()
-    if key not in results:
+    if key not in read():
         print(key, flush=True)
-        results[key] = measure()
+        found = measure()
+        results = {**read(), key: found}
         results["machine"] = {"cpus": os.cpu_count(), "memory_gb": round(psutil.virtual_memory().total / 2**30)}
         RESULTS.write_text(json.dumps(results, indent=1) + "\n")
 

@@ -14,7 +14,7 @@ COLOURS = {MILLION: "#009E73", 40 * MILLION: "#0072B2", 160 * MILLION: "#D55E00"
 
 def draw(results: dict[str, Any], path: Path) -> None:
     """What was measured; a line a gradient size, dashed where one process does it all."""
-    calls = results["ray calls"]
+    calls = results.get("ray calls")
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "metacl", "font.size": 10.0}):
         figure = Figure(figsize=(7.0, 4.2), layout="constrained")
         axes = figure.subplots()

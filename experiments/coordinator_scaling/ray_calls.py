@@ -22,7 +22,7 @@ from metacl.coordination.flat import checksum, cuts
 from metacl.coordination.ray_executor import RayExecutor
 from metacl.coordination.ray_shards import Shards
 from metacl.coordination.scheduler import QUEUE, Scheduler
-from metacl.coordination.shards import Combined
+from metacl.coordination.shards import Combined, Counted
 from metacl.coordination.step import compute_step
 from metacl.coordination.worker import MetaGradientWork, Parameters, Reply, TaskResult, Work
 from metacl.reporting import QuietProgress
@@ -34,6 +34,7 @@ IN_FLIGHT = 64 * QUEUE
 SHARDS = (2, 8)
 TASKS = (64, 256)
 STEPS = 5
+ROUNDS = 41
 SIZE = 40_000
 """Small gradients: what the coordinator does with large ones is measured without Ray (see simulate.py)."""
 
@@ -87,18 +88,32 @@ def ray_calls() -> dict[str, Any]:
     try:
         groups = Groups()
         found = {shards: {tasks: _step(groups, shards, tasks) for tasks in TASKS} for shards in SHARDS}
+        asked = {shards: _ask(groups, shards) for shards in SHARDS}
         put_s = {str(size): _seconds_to_put(size) for size in SIZES}
     finally:
         ray.shutdown()
     a_task = [(cpu[TASKS[1]] - cpu[TASKS[0]]) / (TASKS[1] - TASKS[0]) for cpu in found.values()]
-    few, many = (found[shards][TASKS[0]] for shards in SHARDS)
     return {
         "groups": GROUPS,
         "cpu_s": {f"{shards} shards, {tasks} tasks": s for shards, c in found.items() for tasks, s in c.items()},
         "a_task_s": sum(a_task) / len(a_task),
         "put_s": put_s,
-        "a_shard_s": max(0.0, (many - few) / (SHARDS[1] - SHARDS[0])),
+        "a_shard_s": (asked[SHARDS[1]] - asked[SHARDS[0]]) / (SHARDS[1] - SHARDS[0]),
     }
+
+
+def _ask(groups: Groups, shards: int) -> float:
+    """CPU seconds for all that a step asks of the shards; the median of `ROUNDS`."""
+    groups.use(shards, np.ones(SIZE, np.float32))
+    counted = [Counted(TaskAddress("train", 0, 0, index), 1, 1.0) for index in range(TASKS[1])]
+    spent = []
+    for _ in range(ROUNDS):
+        began = time.process_time()
+        groups.shards.begin("version")
+        groups.shards.combine(0, counted)
+        groups.shards.result(1)
+        spent.append(time.process_time() - began)
+    return sorted(spent)[ROUNDS // 2]
 
 
 def _seconds_to_put(size: int) -> float:
