@@ -44,6 +44,9 @@ def main() -> None:
     options = parser.parse_args()
     until = time.monotonic() + 60 * options.minutes
     results = read()
+    if results["machine"] not in ({}, machine()):
+        print(f"{RESULTS.name} is of another machine ({results['machine']}): measuring everything anew.")
+        results = fresh()
     results["machine"] = machine()
     for case, steps in wanted():
         if options.case not in (None, case):
@@ -61,7 +64,12 @@ def wanted() -> list[tuple[str, int]]:
 
 def read() -> dict[str, Any]:
     """What results.json holds."""
-    return json.loads(RESULTS.read_text()) if RESULTS.exists() else {"machine": {}, "alone": {}, "paired": {}}
+    return json.loads(RESULTS.read_text()) if RESULTS.exists() else fresh()
+
+
+def fresh() -> dict[str, Any]:
+    """Nothing measured. Figures of two machines do not go into one table."""
+    return {"machine": {}, "alone": {}, "paired": {}}
 
 
 def machine() -> dict[str, Any]:

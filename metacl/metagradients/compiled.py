@@ -21,6 +21,7 @@ from torch import Tensor, fx
 from torch.autograd.function import once_differentiable
 
 from metacl.metagradients.graphs import Cuts, TensorFunction
+from metacl.metagradients.trajectory_memory import TrajectoryMemory
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +86,7 @@ class _Compiled:
         self.cuts = cuts
         self._owner = owner
         self._shapes = self._seen(parameters, data)
-        self._pieces: dict[str, Piece] = {}
+        self._pieces: dict[Hashable, Piece] = {}
 
     def fits(self, parameters: Sequence[Tensor], data: Sequence[Tensor]) -> bool:
         """Whether the graphs hold for tensors like these."""
@@ -95,14 +96,17 @@ class _Compiled:
         used = [tensor for tensor, matters in zip(data, self.cuts.used, strict=True) if matters]
         return [(t.shape, t.stride(), t.dtype, t.device) for t in (*parameters, *used)]
 
-    def run(self, name: str, arguments: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Call the piece `name` of the cuts."""
+    def run(self, name: str, arguments: Sequence[Tensor], share: float = 0.0) -> tuple[Tensor, ...]:
+        """Call the piece `name` of the cuts, or the "forward" or the "back" of its halves for `share`."""
         with torch.no_grad():
-            if name not in self._pieces:
+            key = (name, share)
+            if key not in self._pieces:
                 started = time.perf_counter()
-                self._pieces[name] = _compile(self._owner.name, getattr(self.cuts, name), arguments)
+                halves = dict(zip(("forward", "back"), self.cuts.halves(share), strict=True)) if share else {}
+                graph = halves[name] if share else getattr(self.cuts, name)
+                self._pieces[key] = _compile(self._owner.name, graph, arguments)
                 self._owner.compile_seconds += time.perf_counter() - started
-            return tuple(self._pieces[name](*arguments))
+            return tuple(self._pieces[key](*arguments))
 
 
 class BoundFunction:
@@ -118,23 +122,28 @@ class BoundFunction:
         """The outputs as constants."""
         return self._compiled.run("outputs", (*_constants(parameters), *self._rest))
 
-    def __call__(self, parameters: Sequence[Tensor], keep: bool) -> tuple[Tensor, ...]:
+    def __call__(
+        self, parameters: Sequence[Tensor], share: float, memory: TrajectoryMemory | None = None
+    ) -> tuple[Tensor, ...]:
         """The outputs, differentiable once.
 
         Parameters
         ----------
-        keep : bool
-            Whether to hold until then what the way back needs of the forward part, or to compute that part again.
+        share : float in [0, 1]
+            Of what the way back needs of the forward part, how much is held until then: 0 holds the parameters alone
+            and computes all again. See `Cuts.halves`.
+        memory : optional
+            That of the walk that this is a step of.
         """
-        return (_Kept if keep else _Replayed).apply(self, *parameters)
+        return _Kept.apply(self, share, memory, *parameters) if share else _Replayed.apply(self, memory, *parameters)
 
     def products(self, parameters: Sequence[Tensor], cotangents: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """The vector-Jacobian product at `parameters`, the forward part computed again."""
         return self._compiled.run("products", (*_constants(parameters), *self._rest, *cotangents))
 
-    def keep(self, parameters: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    def keep(self, parameters: Sequence[Tensor], share: float) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """The outputs, and what `finish` needs."""
-        results = self._compiled.run("keep", (*_constants(parameters), *self._rest))
+        results = self._compiled.run("forward", (*_constants(parameters), *self._rest), share)
         count = len(self._compiled.cuts.live)
         return results[:count], results[count:]
 
@@ -142,18 +151,20 @@ class BoundFunction:
         """Those of the outputs that do not depend on the parameters differentiably."""
         return [out for out, live in zip(outputs, self._compiled.cuts.live, strict=True) if not live]
 
-    def finish(self, kept: Sequence[Tensor], cotangents: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    def finish(self, kept: Sequence[Tensor], cotangents: Sequence[Tensor], share: float) -> tuple[Tensor, ...]:
         """The vector-Jacobian product where `keep` was called."""
-        return self._compiled.run("finish", (*kept, *cotangents))
+        return self._compiled.run("back", (*kept, *cotangents), share)
 
 
 class _Replayed(torch.autograd.Function):
     """parameters -> outputs; only the parameters are held."""
 
     @staticmethod
-    def forward(ctx: Any, bound: BoundFunction, *parameters: Tensor) -> tuple[Tensor, ...]:
-        ctx.bound = bound
-        ctx.save_for_backward(*parameters)
+    def forward(
+        ctx: Any, bound: BoundFunction, memory: TrajectoryMemory | None, *parameters: Tensor
+    ) -> tuple[Tensor, ...]:
+        ctx.bound, ctx.memory = bound, memory
+        ctx.save_for_backward(*(memory.hold(parameters) if memory else parameters))
         outputs = bound.outputs(parameters)
         ctx.mark_non_differentiable(*bound.constant(outputs))
         return outputs
@@ -161,16 +172,20 @@ class _Replayed(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
-        return (None, *ctx.bound.products(ctx.saved_tensors, cotangents))
+        if ctx.memory:
+            ctx.memory.before_step_back()
+        return (None, None, *ctx.bound.products(ctx.saved_tensors, cotangents))
 
 
 class _Kept(torch.autograd.Function):
-    """parameters -> outputs; what the way back needs is held."""
+    """parameters -> outputs; a share of what the way back needs is held."""
 
     @staticmethod
-    def forward(ctx: Any, bound: BoundFunction, *parameters: Tensor) -> tuple[Tensor, ...]:
-        outputs, kept = bound.keep(parameters)
-        ctx.bound = bound
+    def forward(
+        ctx: Any, bound: BoundFunction, share: float, memory: TrajectoryMemory | None, *parameters: Tensor
+    ) -> tuple[Tensor, ...]:
+        outputs, kept = bound.keep(parameters, share)
+        ctx.bound, ctx.share, ctx.memory = bound, share, memory
         ctx.save_for_backward(*kept)
         ctx.mark_non_differentiable(*bound.constant(outputs))
         return outputs
@@ -178,7 +193,9 @@ class _Kept(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
-        return (None, *ctx.bound.finish(ctx.saved_tensors, cotangents))
+        if ctx.memory:
+            ctx.memory.before_step_back()
+        return (None, None, None, *ctx.bound.finish(ctx.saved_tensors, cotangents, ctx.share))
 
 
 def compiler_here() -> bool:

@@ -10,6 +10,7 @@ from torch import Tensor
 from metacl.learners.base import Params
 from metacl.metagradients.base import InnerProblem
 from metacl.metagradients.compiled import BoundFunction, CompiledFunction
+from metacl.metagradients.trajectory_memory import TrajectoryMemory
 
 
 class CompiledWalk:
@@ -20,10 +21,19 @@ class CompiledWalk:
     problem : InnerProblem
     mixed : bool
         Whether the inner gradient is taken in φ, too.
+    query_share : float in (0, 1]
+        Of what the query loss's way back needs, how much is held meanwhile; see `Cuts.halves`.
+
+    Attributes
+    ----------
+    memory : TrajectoryMemory
+        For the θ_k of this walk.
     """
 
-    def __init__(self, problem: InnerProblem, mixed: bool = False) -> None:
+    def __init__(self, problem: InnerProblem, mixed: bool = False, query_share: float = 1.0) -> None:
+        self.memory = TrajectoryMemory(problem.loop.steps)
         self._given = problem
+        self._query_share = query_share
         self._mixed = mixed
         self._gradient: BoundFunction | None = None
 
@@ -47,7 +57,7 @@ class CompiledWalk:
             return self._given.start(phi)
         piece = self._bound(traced.compiled_start(list(phi)), tensors)
         if piece is not None:
-            return dict(zip(traced.inner, piece(tensors, keep=True), strict=True))
+            return dict(zip(traced.inner, piece(tensors, share=1.0), strict=True))
         theta = self._given.start(phi)
         return {name: theta[name] for name in traced.inner}
 
@@ -56,7 +66,7 @@ class CompiledWalk:
         piece = None if traced is None else self._bound(traced.compiled_query_loss(list(phi)), tensors)
         if piece is None:
             return self._given.query_loss(theta, phi)
-        (loss,) = piece(tensors, keep=True)
+        (loss,) = piece(tensors, share=self._query_share)
         return loss
 
     def _bound(self, function: CompiledFunction | None, tensors: Sequence[Tensor]) -> BoundFunction | None:

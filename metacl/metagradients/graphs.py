@@ -16,6 +16,7 @@ from functools import cached_property
 
 import torch
 from torch import Tensor, fx
+from torch._functorch import config as functorch_config
 from torch._functorch.partitioners import min_cut_rematerialization_partition
 from torch._inductor.decomposition import select_decomp_table
 from torch.func import functionalize
@@ -67,6 +68,7 @@ class Cuts:
         self._rest = [*self._given, *self._weights]
         self._inputs = inputs
         self.used = [bool(node.users) for node in inputs]
+        self._halves: dict[float, tuple[fx.GraphModule, fx.GraphModule]] = {}
 
     @cached_property
     def once(self) -> fx.GraphModule:
@@ -83,25 +85,25 @@ class Cuts:
         """(parameters…, rest…, cotangents…) -> cotangentᵀ · d outputs / d parameters, the forward part again."""
         return _extract(self._graph, [*self._parameters, *self._rest, *self._cotangents], self._products)
 
-    @property
-    def keep(self) -> fx.GraphModule:
-        """(parameters…, rest…) -> the outputs, then what `finish` needs of the forward part."""
-        return self._halves[0]
+    def halves(self, share: float) -> tuple[fx.GraphModule, fx.GraphModule]:
+        """Forward, (parameters…, rest…) -> the outputs, then what is kept; and back, (kept…, cotangents…) -> products.
 
-    @property
-    def finish(self) -> fx.GraphModule:
-        """(kept…, cotangents…) -> the products."""
-        return self._halves[1]
-
-    @cached_property
-    def _halves(self) -> tuple[fx.GraphModule, fx.GraphModule]:
-        whole = _extract(
-            self._graph,
-            [*self._parameters, *self._rest, *self._cotangents],
-            [*self._outputs, *self._products],
-            tangents=len(self.live),
-        )
-        return min_cut_rematerialization_partition(whole, None, num_fwd_outputs=len(self.live))
+        Parameters
+        ----------
+        share : float in (0, 1]
+            Of the memory that holds all that is worth holding. With less, the way back computes again what costs least
+            for its size: outputs of wide layers before those of narrow ones.
+        """
+        if share not in self._halves:
+            whole = _extract(
+                self._graph,
+                [*self._parameters, *self._rest, *self._cotangents],
+                [*self._outputs, *self._products],
+                tangents=len(self.live),
+            )
+            with functorch_config.patch(activation_memory_budget=share):
+                self._halves[share] = min_cut_rematerialization_partition(whole, None, num_fwd_outputs=len(self.live))
+        return self._halves[share]
 
 
 def _trace(
@@ -136,7 +138,21 @@ def _trace(
     # Once more, without what autograd writes in place in its own sums, which a cut would tear apart.
     decompositions = select_decomp_table() if fused else None
     module = make_fx(functionalize(module), decompositions, tracing_mode="fake")(*inputs, *frozen)
-    return module, live, frozen
+    return module, live, _without_unused(module.graph, frozen)
+
+
+def _without_unused(graph: fx.Graph, frozen: list[Tensor]) -> list[Tensor]:
+    """Those of the frozen weights, the graph's last inputs, that something depends on; the others leave the graph.
+
+    Embeddings, say, where what the layers below make of a task is an input: the partitioner would count their size.
+    """
+    graph.eliminate_dead_code()
+    weights = [node for node in graph.nodes if node.op == "placeholder"][-len(frozen) :] if frozen else []
+    used = [tensor for node, tensor in zip(weights, frozen, strict=True) if node.users]
+    for node in weights:
+        if not node.users:
+            graph.erase_node(node)
+    return used
 
 
 def _lift_constants(module: fx.GraphModule) -> list[Tensor]:
