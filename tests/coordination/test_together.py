@@ -48,13 +48,18 @@ def test_a_run_ends_with_the_same_parameters_but_for_rounding(model, tmp_path):
         torch.testing.assert_close(trained[1][name], tensor, rtol=1e-4, atol=1e-5)
 
 
-def test_every_task_has_its_own_gradient(executor):
-    meta = executor._worker.layout.flatten(executor._worker.initial)
+def test_every_task_has_its_own_gradient(executor, monkeypatch):
+    worker = executor._worker
+    meta = worker.layout.flatten(worker.initial)
+    # In float64 up to the reply: what is left in float32 is the processor's rounding, near 1e-5 on some.
+    worker.learner.adapted.model.double()
+    single = worker.parameters
+    monkeypatch.setattr(worker, "parameters", lambda flat: {n: t.double() for n, t in single(flat).items()})
     alone = gradients(executor.map(MetaGradientWork(), ADDRESSES, meta))
     side_by_side = gradients(map_together(executor, ADDRESSES, 2, meta, pytest.fail))
     assert set(alone) == set(side_by_side) == set(ADDRESSES)
     for address, gradient in alone.items():
-        assert (side_by_side[address] - gradient).norm() <= 1e-5 * gradient.norm()
+        assert (side_by_side[address] - gradient).norm() <= 1e-7 * gradient.norm()
 
 
 def test_one_that_diverges_is_left_out_and_its_neighbours_are_not(executor, monkeypatch):
