@@ -15,7 +15,8 @@ def fleet_of(monkeypatch):
 
     def made(compiles, compile):
         estimator = SimpleNamespace(wants_few_shapes=compile)
-        fleet = ray_fleet.Fleet(SimpleNamespace(workers=Workers(groups=3), estimator=estimator), lambda note: None)
+        config = SimpleNamespace(workers=Workers(groups=3), estimator=estimator, parameters_in_parts=False)
+        fleet = ray_fleet.Fleet(config, lambda note: None)
         for number, compiler in enumerate(compiles):
             group = SimpleNamespace(pending=[number], compiles=compiler, advance=lambda: "ready", doing="")
             fleet._coming[number] = group

@@ -89,7 +89,8 @@ def test_reverse_equals_higher_on_gpt2(rule):
 @pytest.mark.parametrize("rule", RULES)
 def test_reverse_equals_higher_on_llama(rule):
     # Adam divides by gradients that are all but zero here: what differs in the last bit of a gradient is some hundred
-    # times as much after five steps, in `higher` as in `reverse`. Float64 says what the formulas do.
+    # times as much after five steps, in `higher` as in `reverse`. Float64 says what the formulas do, and `higher` with
+    # its parameters changed in the last bit how far rounding alone may take either, on this processor.
     loop = loop_of(rule, 5)
     results = {dtype: [] for dtype in (torch.float32, torch.float64)}
     for dtype, gradients in results.items():
@@ -97,7 +98,15 @@ def test_reverse_equals_higher_on_llama(rule):
         gradients += [estimator.estimate(problem).gradient for estimator in (Reverse(), Unrolled())]
     (found, expected), (truth, also_truth) = results.values()
     assert relative_error(truth, also_truth) < 1e-10
-    assert distance(found, truth) < 2 * distance(expected, truth)
+    rounding = [distance(expected, truth)]
+    for seed in range(4):
+        problem = language_problem("llama", loop)
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for tensor in problem.meta.values():
+                tensor *= 1 + 2**-23 * torch.randint(-1, 2, tensor.shape, generator=generator)
+        rounding.append(distance(Unrolled().estimate(problem).gradient, truth))
+    assert distance(found, truth) < 2 * max(rounding)
     assert distance(found, expected) < (1e-4 if rule.startswith("adam") else 1e-6)
 
 
