@@ -140,11 +140,18 @@ def evaluate(
     if config.evaluation is None:
         raise ConfigError("evaluation: missing; say ways, shots, queries and episodes.")
     if config.parameters_in_parts:
-        raise ConfigError("workers.zero_stage: a stored initialization is sent out whole. Set workers.zero_stage=2.")
+        raise _sent_whole()
     check_data(config, training=False)
     with _measuring(config, progress) as executor:
         meta = FlatLayout.of(stored.meta).flatten(stored.meta)
         return _measure(config, config.evaluation, executor, meta, progress)
+
+
+def _sent_whole() -> ConfigError:
+    return ConfigError(
+        "workers.zero_stage: this run's parameters lie in parts, and a stored initialization is sent out whole. "
+        "Evaluate it in one process (metacl evaluate … --groups 0), or set workers.zero_stage=2."
+    )
 
 
 @contextmanager
@@ -177,6 +184,8 @@ def evaluate_perplexity(
         was gained, paired by task.
     """
     progress, config = progress or QuietProgress(), stored.config
+    if config.parameters_in_parts:
+        raise _sent_whole()
     config.data.open().check(evaluation.split, evaluation.shape)
     _, initial = starting_point(config)
     layout = FlatLayout.of(stored.meta)

@@ -9,6 +9,7 @@ import json
 import shlex
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -168,20 +169,21 @@ def evaluate(
     if json_file is not None and not json_file.absolute().parent.is_dir():
         raise ConfigError(f"--json {json_file}: the folder {json_file.parent} does not exist.")
     stored = read_initialization(source / "init" if (source / "init" / "adaptation.json").exists() else source)
+    tree = _to_evaluate(stored.config.to_dict(), groups)
     if not stored.config.learner.classifies:
-        given = {"--data": data, "--class-split": class_split, "--ways": ways, "--groups": groups}
+        given = {"--data": data, "--class-split": class_split, "--ways": ways}
         named = [option for option, value in given.items() if value is not None]
         if named:
             raise ConfigError(f"{named[0]}: a language model is measured on the held-out part of its own data.")
+        stored = replace(stored, config=config_from_dict(tree, origin=str(source)))
         results = []
-        for shot in _numbers("--shots", shots) if shots else [stored.config.episodes.shots]:
+        for shot in _numbers("--shots", shots, 1) if shots else [stored.config.episodes.shots]:
             shape = EpisodeShape(ways=1, shots=shot, queries=queries)
-            asked = Evaluation(shape=shape, episodes=episodes, steps=tuple(_numbers("--steps", steps)), seed=seed)
+            asked = Evaluation(shape=shape, episodes=episodes, steps=tuple(_numbers("--steps", steps, 0)), seed=seed)
             results.append(api.evaluate_perplexity(stored, asked))
             perplexity_table(results[-1], out)
         _write_results(json_file, results)
         return
-    tree = stored.config.to_dict()
     if data is not None:
         tree["data"] = _data_section(data, text_column, label_column)
     if (text_column or label_column) and (data is None or "path" not in tree["data"]):
@@ -190,16 +192,13 @@ def evaluate(
         if tree["data"].get("path") is not None:
             raise ConfigError("--class-split is of a bundled data set; all classes of a file are evaluated.")
         tree["data"]["class_split"] = class_split
-    if groups is not None:
-        tree["workers"].update(executor="ray" if groups else "local", groups=max(groups, 1), min_groups=None)
-        tree["faults"] = ()  # they were for the training
     shape = stored.config.episodes
     configs = []
-    for shot in _numbers("--shots", shots) if shots else [shape.shots]:
+    for shot in _numbers("--shots", shots, 1) if shots else [shape.shots]:
         tree["evaluation"] = {
             "shape": {"ways": ways or shape.ways, "shots": shot, "queries": queries},
             "episodes": episodes,
-            "steps": _numbers("--steps", steps),
+            "steps": _numbers("--steps", steps, 0),
             "seed": seed,
         }
         configs.append(config_from_dict(tree, origin=str(source)))
@@ -446,11 +445,26 @@ def _data_section(data: str, text_column: str | None, label_column: str | None) 
     }
 
 
-def _numbers(option: str, text: str) -> list[int]:
+def _to_evaluate(tree: dict[str, Any], groups: int | None) -> dict[str, Any]:
+    """A run's config without what is for training alone, on as many worker groups; 0: in this process."""
+    tree["faults"], tree["outer"]["asynchronous"], tree["workers"]["gradient_shards"] = (), None, 1
+    if groups is not None:
+        tree["workers"].update(executor="ray" if groups else "local", groups=max(groups, 1), min_groups=None)
+    if groups == 0:
+        tree["workers"].update(ranks_per_group=1, gpus_per_group=0, zero_stage=0, offload="none", nvme_path=None)
+    return tree
+
+
+def _numbers(option: str, text: str, least: int) -> list[int]:
     try:
-        return [int(part) for part in text.split(",")]
+        numbers = [int(part) for part in text.split(",")]
     except ValueError:
-        raise ConfigError(f"{option} {text!r}: expected whole numbers with commas between, for example 1,5.") from None
+        numbers = []
+    if not numbers or min(numbers) < least:
+        raise ConfigError(
+            f"{option} {text!r}: expected whole numbers of at least {least} with commas between, for example 1,5."
+        )
+    return numbers
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -51,8 +51,8 @@ def asynchronous_steps(
 class AsynchronousSteps:
     """One endless stream of results, `tasks_per_step` of which are a step.
 
-    On a resumed run the stream begins with the tasks of that step; those of earlier steps that were never finished are
-    not taken up again.
+    On a resumed run the stream begins with the tasks of that step: those of earlier steps that were never finished are
+    not taken up again, and those of later steps that were counted already are counted again.
     """
 
     def __init__(self, config: RunConfig, staleness: int, executor: Streaming, progress: Progress, step: int) -> None:

@@ -81,6 +81,9 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int, write: Writ
         _remove(final)
         aside.rename(final)
         _flush(folder)
+    except ResourceError:  # a part of it could not be had
+        _remove(aside)
+        raise
     except (OSError, SafetensorError) as error:
         _remove(aside)
         # safetensors writes in Rust and hands the system's error on as text.

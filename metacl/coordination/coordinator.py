@@ -219,7 +219,10 @@ class _Run:
 
     def take_step(self, found: MetaGradient) -> None:
         """Move the parameters, write the metrics, save if it is time."""
+        # If this fails midway some of the parameters may have moved: nothing is saved as this step then.
+        saved, self._saved = self._saved, self.step
         norm = self._state.move(found.gradient, self.step)
+        self._saved = saved
         metrics = step_metrics(self.step, found, norm, self._clock, self._held_out_loss)
         self._held_out_loss = None
         self.step += 1

@@ -24,7 +24,8 @@ class OuterOptimizer:
 
     def __init__(self, config: OuterLoop, initial: Params) -> None:
         self._config = config
-        self.meta = as_leaves({name: initial[name] for name in sorted(initial)})
+        # The fused optimizers pair numbers by where they lie, whatever the strides, and gradients lie in rows.
+        self.meta = as_leaves({name: initial[name].contiguous() for name in sorted(initial)})
         learned = [p for name, p in self.meta.items() if not name.startswith(STEP_SIZE)]
         sizes = [p for name, p in self.meta.items() if name.startswith(STEP_SIZE)]
         groups = [

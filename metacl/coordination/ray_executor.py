@@ -19,7 +19,8 @@ from metacl.coordination.executor import LeftOut, Notify, give_up
 from metacl.coordination.flat import Flat
 from metacl.coordination.gathering import Gathering, InProcess
 from metacl.coordination.interrupt import held
-from metacl.coordination.ray_fleet import POLL_S, Fleet, error_of_ours, essence, is_loss
+from metacl.coordination.ray_errors import error_of_ours, essence, is_loss
+from metacl.coordination.ray_fleet import POLL_S, Fleet
 from metacl.coordination.ray_parts import InParts, RayParts
 from metacl.coordination.ray_shards import Sharded
 from metacl.coordination.scheduler import Scheduler, Ticket

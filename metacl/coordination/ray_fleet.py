@@ -12,16 +12,16 @@ from collections.abc import Iterable
 from typing import Any
 
 import ray
-import torch
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayError
 
 from metacl.config import RunConfig
-from metacl.coordination.executor import Notify, out_of_memory
+from metacl.coordination.executor import Notify
 from metacl.coordination.ray_cluster import connect
+from metacl.coordination.ray_errors import error_of_ours, essence, is_loss
 from metacl.coordination.ray_group import WorkerGroup
 from metacl.coordination.ray_parts import RayParts
 from metacl.coordination.ray_shards import Shards
-from metacl.errors import MetaclError, ResourceError
+from metacl.errors import ResourceError
 from metacl.plugins import packable
 
 POLL_S = 0.5
@@ -171,27 +171,3 @@ class Fleet:
             f", {count} {doing}" for doing, count in Counter(group.doing for group in self._coming.values()).items()
         )
         return f"worker groups: {len(self.ready)} of {self._workers.groups} ready{coming}"
-
-
-def is_loss(error: RayError) -> bool:
-    """Whether Ray lost a process, a node or an object; else the code that it ran raised something.
-
-    Ray's errors of lost actors, nodes and objects have no common parent below RayError.
-    """
-    return not isinstance(error, RayTaskError)
-
-
-def error_of_ours(error: RayError, doing: str) -> BaseException:
-    """What code on a worker raised, as it should reach the user."""
-    cause = error.cause if isinstance(error, RayTaskError) else None
-    if isinstance(cause, MetaclError):
-        return cause
-    if isinstance(cause, (MemoryError, torch.OutOfMemoryError)):
-        return out_of_memory(doing, cause)
-    return error
-
-
-def essence(error: Exception) -> str:
-    """The error's kind and the last line that says something: Ray puts the cause at the end, below a traceback."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[-1] if lines else 'no more is known'}"

@@ -13,7 +13,7 @@ from typing import Any
 
 import ray
 import torch
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from torch import Tensor
 
@@ -23,6 +23,7 @@ from metacl.coordination.gathering import Gathering, GradientsLost
 from metacl.coordination.interrupt import held
 from metacl.coordination.meta_state import MetaPart, PartLayout, norm_of
 from metacl.coordination.ray_cluster import shard_nodes
+from metacl.coordination.ray_errors import error_of_ours
 from metacl.coordination.ray_shards import LOST, Shards
 from metacl.coordination.shards import Counted, Part, Verdict
 from metacl.coordination.worker import DAMAGED, PartedGradient, PartedMeta, ReplyDamaged, TaskResult
@@ -121,9 +122,11 @@ class RayParts(Shards):
         return self.answers([asked])[0]
 
     def answers(self, references: Sequence[Any]) -> list[Any]:
-        """See `Shards.answers`. Raises `ResourceError` if a part is lost, too."""
+        """See `Shards.answers`. Raises `ResourceError` if a part is lost, too; else what its code raised."""
         try:
             return super().answers(references)
+        except RayTaskError as error:
+            raise error_of_ours(error, "a part of the meta-parameters") from None
         except RayError as error:
             raise ResourceError(
                 f"a process that holds a part of the meta-parameters is lost ({type(error).__name__}). The same "

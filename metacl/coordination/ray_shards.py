@@ -130,8 +130,9 @@ class Shards:
                 _, pending = ray.wait(pending, num_returns=len(pending), timeout=POLL_S)
             if pending and time.monotonic() > deadline:
                 raise ResourceError(
-                    f"workers.gradient_shards: {len(pending)} of {len(references)} shards do not answer within "
-                    f"workers.start_timeout_s = {limit:.0f} s. The same command continues from the last finished step."
+                    f"{len(pending)} of {len(references)} processes that hold parts of the gradients do not answer "
+                    f"within workers.start_timeout_s = {limit:.0f} s. The same command continues from the last finished "
+                    f"step."
                 )
         with held():
             return list(ray.get(list(references)))

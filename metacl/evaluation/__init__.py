@@ -2,7 +2,7 @@
 
 from metacl.evaluation.few_shot import RowResult, as_dict, evaluate
 from metacl.evaluation.methods import FrozenPrototypes, InnerSteps, Method, default_methods
-from metacl.evaluation.perplexity import PerplexityRow, perplexities, perplexity_rows
+from metacl.evaluation.perplexity import PerplexityRow, log_perplexities, perplexity_rows
 from metacl.evaluation.statistics import Estimate, mean_interval, paired_difference
 
 __all__ = [
@@ -15,8 +15,8 @@ __all__ = [
     "as_dict",
     "default_methods",
     "evaluate",
+    "log_perplexities",
     "mean_interval",
     "paired_difference",
-    "perplexities",
     "perplexity_rows",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,22 +9,22 @@ import torch
 
 from metacl.coordination.executor import Executor
 from metacl.coordination.flat import Flat
-from metacl.coordination.worker import Work, Worker
+from metacl.coordination.worker import TaskFailed, Work, Worker
 from metacl.evaluation.methods import META_LEARNED, PRETRAINED
 from metacl.evaluation.statistics import Estimate, mean_interval, paired_difference
-from metacl.metagradients import plain_gradient, trajectory
+from metacl.metagradients import InnerLoopDiverged, plain_gradient, trajectory
 from metacl.tasks import EpisodeShape, TaskAddress
 
 
 @dataclass(frozen=True)
 class PerplexityAfter(Work[dict[int, float]]):
-    """exp of the mean query loss after each number of inner steps in `steps`."""
+    """The mean query loss, which is the log of the perplexity, after each number of inner steps in `steps`."""
 
     steps: tuple[int, ...]
     shape: EpisodeShape
 
     def __call__(self, worker: Worker, address: TaskAddress, meta: Flat) -> dict[int, float]:
-        """Steps -> perplexity."""
+        """Steps -> nats per token. Raises `TaskFailed` if the inner loop diverges."""
         config = worker.config
         task = worker.learner.prepare(worker.source.episode(address, self.shape))
         params = worker.parameters(meta)
@@ -33,9 +32,12 @@ class PerplexityAfter(Work[dict[int, float]]):
         problem = config.objective.problem(worker.learner, params, task, loop)
         found = {}
         with torch.no_grad():
-            for step, state in enumerate(trajectory(problem, plain_gradient(problem), problem.start(params))):
-                if step in self.steps:
-                    found[step] = math.exp(float(problem.query_loss(state.theta, params)))
+            try:
+                for step, state in enumerate(trajectory(problem, plain_gradient(problem), problem.start(params))):
+                    if step in self.steps:
+                        found[step] = float(problem.query_loss(state.theta, params))
+            except InnerLoopDiverged as error:
+                raise TaskFailed(str(error)) from None
         return found
 
 
@@ -69,9 +71,9 @@ def perplexity_rows(
     """
     logs: dict[tuple[str, int], list[float]] = {}
     for method, meta in starts.items():
-        found = perplexities(executor, meta, addresses, shape, sorted({0, *steps}))
+        found = log_perplexities(executor, meta, addresses, shape, sorted({0, *steps}))
         for step in sorted({0, *steps}):
-            logs[method, step] = [math.log(found[address][step]) for address in addresses]
+            logs[method, step] = [found[address][step] for address in addresses]
     return [
         PerplexityRow(
             method,
@@ -87,10 +89,10 @@ def _opponent(method: str, step: int) -> tuple[str, int]:
     return (PRETRAINED, step) if method == META_LEARNED else (PRETRAINED, 0)
 
 
-def perplexities(
+def log_perplexities(
     executor: Executor, meta: Flat, addresses: Sequence[TaskAddress], shape: EpisodeShape, steps: Sequence[int]
 ) -> dict[TaskAddress, dict[int, float]]:
-    """Perplexity on the query texts of each task, after each number of inner steps on its support texts."""
+    """Nats per token on the query texts of each task, after each number of inner steps on its support texts."""
     work = PerplexityAfter(tuple(steps), shape)
     found = {done.address: done.result for done in executor.map(work, addresses, meta)}
     return {address: found[address] for address in addresses}

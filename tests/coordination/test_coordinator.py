@@ -18,6 +18,7 @@ from metacl.coordination.failed_tasks import read_failed
 from metacl.coordination.flat import FlatLayout, checksum
 from metacl.coordination.gathering import InProcess
 from metacl.coordination.interrupt import StopRequested, StopSignals
+from metacl.coordination.meta_state import WholeState
 from metacl.coordination.run_folder import RunFolder
 from metacl.coordination.worker import Done, MetaGradientWork, ReplyDamaged, TaskFailed, TaskResult, Worker
 from metacl.errors import ConfigError, MetaclError, ResourceError, RunInterrupted, TrainingError
@@ -403,6 +404,24 @@ def test_parameters_that_leave_the_numbers(tmp_path):
     with pytest.raises(TrainingError, match=message):
         train(config, ToyExecutor(harmed=(0, 1), harm=poison(1e5)))
     assert steps_in(config.folder) == []
+
+
+def test_half_a_move_is_not_saved_as_the_step_before(tmp_path, monkeypatch):
+    config = config_of(tmp_path, every=2)
+    real, moved = WholeState.move, []
+
+    def late(state, gradient, step):
+        norm = real(state, gradient, step)
+        moved.append(step)
+        if step == 3:
+            raise ResourceError("1 of 2 parts does not answer")
+        return norm
+
+    monkeypatch.setattr(WholeState, "move", late)
+    with pytest.raises(ResourceError, match="does not answer"):
+        train(config, ToyExecutor())
+    assert moved == [0, 1, 2, 3]
+    assert steps_in(config.folder) == [2]  # step 3 was finished, but its parameters may be those after step 4
 
 
 def test_full_disk_ends_the_run_but_not_its_past(tmp_path, monkeypatch):

@@ -41,6 +41,18 @@ def test_steps_are_torchs_in_two_groups(kind, torch_kind):
             torch.testing.assert_close(mine.meta[name], leaf, rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.parametrize("kind", ["sgd", "adam", "adamw"])
+def test_strides_do_not_matter(kind):
+    laid_out, gradient = torch.randn(3, 4), torch.randn(3, 4)
+    options = {"optimizer": kind, "learning_rate": 0.1}
+    rows, columns = (OuterOptimizer(OuterLoop(**options), {"w": w}) for w in (laid_out, laid_out.T.contiguous().T))
+    for step in range(3):
+        rows.step({"w": gradient}, step)
+        columns.step({"w": gradient}, step)
+    assert torch.equal(rows.meta["w"], columns.meta["w"])
+    assert all(tensor.is_contiguous() for tensor in columns.state().values())
+
+
 def test_the_given_tensors_stay_as_they_are():
     before = {name: tensor.clone() for name, tensor in INITIAL.items()}
     outer().step(gradient_of(0), 0)

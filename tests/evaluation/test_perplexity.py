@@ -18,20 +18,20 @@ from tests.small_models import save_family
 def test_rows_are_means_of_logs_and_paired_gains(monkeypatch):
     addresses = [TaskAddress("test", 0, 0, index) for index in range(3)]
     known = {
-        "p": [{0: 8.0, 2: 4.0}, {0: 4.0, 2: 4.0}, {0: 16.0, 2: 4.0}],
-        "m": [{0: 4.0, 2: 2.0}, {0: 4.0, 2: 1.0}, {0: 4.0, 2: 2.0}],
+        "p": [{0: 3, 2: 2}, {0: 2, 2: 2}, {0: 4, 2: 2}],
+        "m": [{0: 2, 2: 1}, {0: 2, 2: 0}, {0: 2, 2: 1}],
     }
     monkeypatch.setattr(
-        perplexity, "perplexities", lambda _, meta, places, *__: dict(zip(places, known[meta], strict=True))
+        perplexity, "log_perplexities", lambda _, meta, places, *__: dict(zip(places, known[meta], strict=True))
     )
     rows = perplexity.perplexity_rows(None, {PRETRAINED: "p", META_LEARNED: "m"}, addresses, EpisodeShape(ways=1), [2])
     assert [(row.method, row.steps) for row in rows] == [(m, s) for m in (PRETRAINED, META_LEARNED) for s in (0, 2)]
-    assert [row.log_perplexity.mean / math.log(2) for row in rows] == pytest.approx([3, 2, 2, 2 / 3])
+    assert [row.log_perplexity.mean for row in rows] == pytest.approx([3, 2, 2, 2 / 3])
     assert rows[0].gain is None
-    # In halvings: pretrained after 2 steps gains 1, 0, 2 on no step; meta-learned 1, 2, 1 on pretrained after as many.
-    assert [row.gain.mean / math.log(2) for row in rows[1:]] == pytest.approx([1, 1, 4 / 3])
+    # Pretrained after 2 steps gains 1, 0, 2 on no step; meta-learned 1, 2, 1 on pretrained after as many.
+    assert [row.gain.mean for row in rows[1:]] == pytest.approx([1, 1, 4 / 3])
     half = stats.t.ppf(0.975, 2) * 1 / math.sqrt(3)
-    assert rows[1].gain.low / math.log(2) == pytest.approx(1 - half)
+    assert rows[1].gain.low == pytest.approx(1 - half)
 
 
 @pytest.fixture
@@ -74,6 +74,12 @@ def test_a_language_model_from_texts_to_its_perplexity(run_of, capsys):
     expected = [(method, steps) for method in (PRETRAINED, META_LEARNED) for steps in (0, 2)]
     assert [(row["method"], row["steps"]) for row in rows] == expected
     assert all(f"{math.exp(row['log_perplexity']['mean']):.2f}" in shown for row in rows)
-    for option in (("--ways", 3), ("--data", "oos"), ("--groups", 0)):
+    assert ended("evaluate", "runs/words", *asked, "--groups", 0, "--json", "again.json") == 0
+    assert json.loads(Path("again.json").read_text())["rows"] == rows
+    capsys.readouterr()
+    for option in (("--ways", 3), ("--data", "oos")):
         assert ended("evaluate", "runs/words", *option) == 2
         assert f"{option[0]}: a language model is measured" in " ".join(capsys.readouterr().err.split())
+    for option, wrong in (("--shots", 0), ("--steps", -1)):
+        assert ended("evaluate", "runs/words", option, wrong) == 2
+        assert f"{option} '{wrong}': expected whole numbers of at least" in " ".join(capsys.readouterr().err.split())

@@ -1,7 +1,5 @@
 """The causal language model against transformers' own loss, and a short training on the texts of domains."""
 
-import math
-
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -10,8 +8,9 @@ import metacl
 from metacl.config import config_from_dict
 from metacl.coordination.executor import LocalExecutor
 from metacl.coordination.flat import FlatLayout
+from metacl.coordination.worker import TaskFailed
 from metacl.errors import ConfigError, DataError
-from metacl.evaluation import perplexities
+from metacl.evaluation import log_perplexities
 from metacl.initialization import read_initialization
 from metacl.learners import CausalLanguageModelConfig
 from metacl.learners.adapter import AdapterConfig
@@ -123,14 +122,22 @@ def test_training_lowers_the_perplexity_of_unseen_domains(models, domains, tmp_p
     untrained = executor._worker.initial
     addresses = [TaskAddress("test", 0, 0, index) for index in range(3)]
     before, after = (
-        perplexities(executor, layout.flatten(meta), addresses, EpisodeShape(ways=1, shots=3, queries=3), (0, 3))
+        log_perplexities(executor, layout.flatten(meta), addresses, EpisodeShape(ways=1, shots=3, queries=3), (0, 3))
         for meta in (untrained, trained)
     )
     def mean(found, steps):
-        return sum(math.log(found[address][steps]) for address in addresses) / len(addresses)
+        return sum(found[address][steps] for address in addresses) / len(addresses)
 
     assert mean(before, 3) < mean(before, 0)  # adapting helps, even from the pretrained start
     assert mean(after, 3) < mean(before, 3) - 0.1  # and more from the meta-learned one
+
+
+def test_perplexity_of_an_inner_loop_that_diverges_names_the_task(models, domains, tmp_path):
+    executor = LocalExecutor(config_from_dict(tree_of(models, domains, tmp_path / "run")), lambda _: None)
+    executor.start()
+    meta = FlatLayout.of(executor._worker.initial).flatten(executor._worker.initial) * float("nan")
+    with pytest.raises(TaskFailed, match=r"task test/.*the support loss is nan"):
+        log_perplexities(executor, meta, [TaskAddress("test", 0, 0, 0)], EpisodeShape(ways=1, shots=3, queries=3), (3,))
 
 
 def test_what_needs_classes_is_refused(models, domains, tmp_path):
