@@ -131,8 +131,8 @@ class Shards:
             if pending and time.monotonic() > deadline:
                 raise ResourceError(
                     f"{len(pending)} of {len(references)} processes that hold parts of the gradients do not answer "
-                    f"within workers.start_timeout_s = {limit:.0f} s. The same command continues from the last finished "
-                    f"step."
+                    f"within workers.start_timeout_s = {limit:.0f} s. The same command continues from the last "
+                    f"finished step."
                 )
         with held():
             return list(ray.get(list(references)))
