@@ -391,10 +391,12 @@ def data_check(config: ConfigPath, overrides: Overrides = None) -> None:
 @data_app.command(name="split", epilog=EXIT_CODES)
 def data_split(
     config: ConfigPath,
+    overrides: Overrides = None,
+    *,
     output: Annotated[Path, typer.Option("--output", "-o", help="JSON file to write; data.splits takes it.")],
     by: Annotated[str, typer.Option(help="What the splits keep apart: class or domain.")] = "class",
     fractions: Annotated[str, typer.Option(help="Shares of train, valid and test.")] = "0.6,0.2,0.2",
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the shuffle.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of the shuffle.")] = 0,
 ) -> None:
     """Split the classes or domains of a config's data at random, so that no two splits share one."""
     from metacl.config import load_config
@@ -407,7 +409,7 @@ def data_split(
         raise ConfigError(f"--output {output}: exists already; a run may depend on it. Name another file.")
     if not output.absolute().parent.is_dir():
         raise ConfigError(f"--output {output}: the folder {output.parent} does not exist.")
-    names = propose_splits(load_config(config), unit, shares, seed)
+    names = propose_splits(load_config(config, overrides or []), unit, shares, seed)
     write_text(output, write_splits(unit, seed, shares, names))
     counts = ", ".join(f"{len(part)} {split}" for split, part in names.items())
     out.print(f"{counts} written to {output}", soft_wrap=True)

@@ -8,7 +8,9 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
+
+from pydantic import model_validator
 
 from metacl.errors import DataError
 from metacl.tasks.episode import Episode, EpisodeShape, Split, Survey, Surveyed, TaskAddress, TaskSource
@@ -31,6 +33,12 @@ class DomainSource(TaskSource):
     fractions: Fractions = (0.6, 0.2, 0.2)
     split_seed: Seed = 0
     splits: Path | None = None
+
+    @model_validator(mode="after")
+    def _splits_are_of_domains(self) -> Self:
+        if self.splits is not None and self.split_by != "domain":
+            raise ValueError("data.splits: a file of splits names domains. Set data.split_by=domain")
+        return self
 
     @abstractmethod
     def wanted(self) -> dict[str, str | None]:
@@ -116,8 +124,11 @@ class DomainSource(TaskSource):
             for domain, text, place in self._rows(columns):
                 yield Surveyed(text, domain, split_of.get((domain, text)), place)
 
-        notes = (f"columns {columns.guessed}",) if columns.guessed else ()
-        return Survey("domain", source.sizes(), {}, examples, notes, self.window)
+        notes = [f"columns {columns.guessed}"] if columns.guessed else []
+        used = {name for domains in source.documents.values() for name in domains}
+        if left := [name for name in self.domains() if name not in used]:
+            notes.append(f"{len(left)} domains stand in no split and are not used: {', '.join(left[:5])}")
+        return Survey("domain", source.sizes(), {}, examples, tuple(notes), self.window)
 
 
 class DomainEpisodes:

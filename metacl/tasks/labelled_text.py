@@ -113,7 +113,9 @@ class LabelledText(TaskSource):
         if self.domains is None:
             return texts
         listed = load(self.domains)
-        if not isinstance(listed, dict) or not all(isinstance(names, list) for names in listed.values()):
+        if not isinstance(listed, dict) or not all(
+            isinstance(names, list) and all(isinstance(name, str) for name in names) for names in listed.values()
+        ):
             raise DataError(f"{self.domains}: expected {{domain: [class, …], …}}.")
         return with_domains(texts, listed, str(self.domains), self.out_of_scope)
 

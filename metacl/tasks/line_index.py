@@ -33,7 +33,7 @@ INDEX_FROM = 256 * 2**20
 CHUNK = 1 << 16
 """Lines that the index is written in portions of, so that building it takes little memory."""
 
-FORMAT = 1
+FORMAT = 2
 """Counts up when the files of an index change their meaning."""
 
 
@@ -75,16 +75,24 @@ class _Lines:
         self._path = path
         self._column = columns["text_column"]
         self._file: BinaryIO = path.open("rb")
+        self._version = self._now()
 
     def text_at(self, offset: int) -> str:
         """The text of the line that begins at `offset`."""
         self._file.seek(offset)
         place = f"{self._path}, byte {offset}"
+        if self._now() != self._version:
+            raise DataError(f"{self._path}: the file changed during the run, and so would its episodes. Run it again.")
         try:
             fields = json.loads(self._file.readline())
         except ValueError:
-            raise DataError(f"{place}: not the line that was indexed. Did the file change during the run?") from None
+            raise DataError(f"{place}: not the line that was indexed. Remove {_cache()}; it is made anew.") from None
         return text_of(Row(0, place, fields), self._column, tokens=True)
+
+
+    def _now(self) -> tuple[int, int]:
+        stat = os.fstat(self._file.fileno())
+        return stat.st_size, stat.st_mtime_ns
 
 
 class IndexedTexts(Sequence[str]):
@@ -125,6 +133,7 @@ def _fingerprint(path: Path) -> dict[str, Any]:
         "path": str(path.resolve()),
         "size": stat.st_size,
         "modified_ns": stat.st_mtime_ns,
+        "changed_ns": stat.st_ctime_ns,  # which no copy sets back, as it does the time before
         "ends": digest.hexdigest(),
     }
 
@@ -138,7 +147,7 @@ def _build(table: TextTable, key: dict[str, Any], folder: Path) -> None:
             classes, lines = _write(table, aside)
             content = {"key": key, "lines": lines, "classes": classes}
             (aside / "index.json").write_text(json.dumps(content), encoding="utf-8")
-            if _fingerprint(table.path) != {name: key[name] for name in ("path", "size", "modified_ns", "ends")}:
+            if any(key[name] != value for name, value in _fingerprint(table.path).items()):
                 raise DataError(f"{table.path}: changed while it was indexed. Run it again when the file is complete.")
             with contextlib.suppress(OSError):  # somebody else was first
                 aside.rename(folder)

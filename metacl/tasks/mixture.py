@@ -12,6 +12,7 @@ from typing import Annotated, Protocol, runtime_checkable
 
 from pydantic import Field, PositiveFloat, model_validator
 
+from metacl.errors import DataError
 from metacl.registry import Component, chosen_from
 from metacl.tasks.episode import (
     TASK_SOURCES,
@@ -61,6 +62,8 @@ class Mixture(TaskSource):
     @model_validator(mode="after")
     def _alike(self) -> Mixture:
         parts = [part.source for part in self.sources]
+        if any(isinstance(part, Mixture) for part in parts):
+            raise ValueError("data.sources: a mixture in a mixture; list its sources in the outer one")
         if any(part.gives != "text" for part in parts):
             raise ValueError("data.sources: a mixture is of sources of text")
         if len({(part.classes, part.completion_marker) for part in parts}) > 1:
@@ -94,7 +97,10 @@ class Mixture(TaskSource):
             else part.weight
             for part, source in zip(self.sources, opened, strict=True)
         ]
-        return MixedEpisodes(opened, [weight ** (1 / self.temperature) for weight in weights])
+        largest = max(weights)
+        if largest == 0:
+            raise DataError("data.sources: no source has a training example to be weighted by. Give each a weight.")
+        return MixedEpisodes(opened, [(weight / largest) ** (1 / self.temperature) for weight in weights])
 
     def survey(self) -> Survey | None:
         """All examples of all; a group is called by its source's number and its own name."""

@@ -23,7 +23,7 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 
 
 def _parts_of_one(fractions: tuple[float, float, float]) -> tuple[float, float, float]:
-    if min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
+    if not (min(fractions) >= 0 and abs(sum(fractions) - 1) <= 1e-6):  # so that nan is refused
         raise ValueError(f"data.fractions must be three parts of 1 (train, valid, test), got {fractions}")
     return fractions
 

@@ -43,6 +43,8 @@ ANSWER = {**CAUSAL, "learner": {**CAUSAL["learner"], "completion_after": "\nAnsw
 GOOD = jsonl()
 PROMPT_ROWS = "".join(json.dumps({"prompt": f"what {i}", "completion": "that"}) + "\n" for i in range(9))
 
+TWO = [{"source": {**LABELLED, "path": "a.jsonl"}}] * 2
+
 # what it is: (files, data section, changes to the config, parts of the message); "path" defaults to the first file.
 BAD = {
     "no such file": ({}, {**LABELLED, "path": "none.jsonl"}, {}, ["none.jsonl: no such file", "Paths are relative"]),
@@ -55,6 +57,20 @@ BAD = {
     "empty text": ({"a.jsonl": GOOD + '{"text": "", "label": "x"}'}, LABELLED, {}, ["line 33", "'text' is empty"]),
     "label of a wrong type": ({"a.jsonl": GOOD + '{"text": "x", "label": {}}'}, LABELLED, {}, ["line 33", "dict"]),
     "CSV with a comma too many": ({"a.csv": "text,label\na,b,c\n"}, LABELLED, {}, ["a.csv, line 2", "quote"]),
+    "CSV with a name twice": ({"a.csv": "text,text,label\na,b,c\n"}, LABELLED, {}, ["a.csv, line 1", "'text'"]),
+    "UTF-16": ({"a.jsonl": GOOD.encode("utf-16")}, LABELLED, {}, ["a.jsonl, line 1", "iconv -f UTF-16"]),
+    "half a character": (
+        {"a.jsonl": GOOD + '{"text": "a \\ud83d", "label": "x"}'},
+        LABELLED,
+        {},
+        ["a.jsonl, line 33", "half a character"],
+    ),
+    "a number of thousands of digits": (
+        {"a.jsonl": GOOD + '{"text": "a", "label": ' + 5000 * "9" + "}"},
+        LABELLED,
+        {},
+        ["a.jsonl, line 33", "digits"],
+    ),
     "CSV quote without end": ({"a.csv": 'text,label\n"a,b\n'}, LABELLED, {}, ["a.csv, line 2", "not CSV"]),
     "broken xz": ({"a.jsonl.xz": "x"}, LABELLED, {}, ["cannot be decompressed"]),
     "broken Parquet": ({"a.parquet": "PAR1"}, LABELLED, {}, ["a.parquet", "Parquet"]),
@@ -63,6 +79,12 @@ BAD = {
         LABELLED,
         {},
         ["a.parquet, row 2", "'text' is empty"],
+    ),
+    "not UTF-8 in Parquet": (
+        {"a.parquet": parquet(text=pyarrow.array([b"\xe9", b"a"]).view(pyarrow.string()), label=["x", "y"])},
+        LABELLED,
+        {},
+        ["a.parquet", "utf-8"],
     ),
     "JSON of a wrong shape": ({"a.json": '{"train": 3}'}, LABELLED, {}, ["a.json", "array of rows under 'train'"]),
     "JSON cut off": ({"a.json": '[{"text": "a"},\n'}, LABELLED, {}, ["a.json, line 2", "not JSON"]),
@@ -106,6 +128,18 @@ BAD = {
         {**LABELLED, "domain_column": "area"},
         {},
         ["a.jsonl, line 1", "no column 'area'"],
+    ),
+    "domains of something else than names": (
+        {"a.jsonl": GOOD, "domains.json": '{"d": [1, ["x"]]}'},
+        {**LABELLED, "domains": "domains.json"},
+        {},
+        ["domains.json", "expected {domain: [class"],
+    ),
+    "splits of domains where examples are split": (
+        {"a.jsonl": PROMPT_ROWS, "s.json": "{}"},
+        {**PROMPTS, "splits": "s.json"},
+        ANSWER,
+        ["data.splits", "data.split_by=domain"],
     ),
     "class without a domain": (
         {"a.jsonl": GOOD, "domains.json": '{"d": ["class 0"]}'},
@@ -185,6 +219,21 @@ BAD = {
         ["a.jsonl, line 10", "tokens before the completion", "learner.max_length"],
     ),
     "mixture of one": ({"a.jsonl": GOOD}, {"name": "mixture", "sources": []}, {}, ["data.sources", "at least 2"]),
+    "mixture in a mixture": (
+        {"a.jsonl": GOOD},
+        {"name": "mixture", "sources": [{"source": {"name": "mixture", "sources": TWO}}] * 2},
+        {},
+        ["data.sources", "a mixture in a mixture"],
+    ),
+    "mixture of sources with nothing to train on": (
+        {"a.jsonl": GOOD},
+        {
+            "name": "mixture",
+            "sources": [{"source": {**LABELLED, "path": "a.jsonl", "fractions": [0.0, 0.0, 1.0]}}] * 2,
+        },
+        {},
+        ["data.sources", "weight"],
+    ),
     "mixture with a negative weight": (
         {"a.jsonl": GOOD},
         {"name": "mixture", "sources": [{"source": {**LABELLED, "path": "a.jsonl"}, "weight": -1}] * 2},
@@ -267,6 +316,8 @@ def test_split_by_domain(run, models, tmp_path):
         (["--by", "domain"], ["--by domain", "data.domain_column"]),
         (["--fractions", "half"], ["--fractions half", "0.6,0.2,0.2"]),
         (["--fractions", "0.9,0.2,0.1"], ["--fractions", "three parts of 1"]),
+        (["--fractions", "nan,nan,nan"], ["--fractions", "three parts of 1"]),
+        (["data.path=other.jsonl"], ["other.jsonl: no such file"]),
         (["--fractions", "0.98,0.01,0.01"], ["leave none for valid"]),
         (["--output", "no/such/s.json"], ["--output", "does not exist"]),
     ],

@@ -34,6 +34,13 @@ def test_parquet_in_several_row_groups(tmp_path):
     assert read_examples(tmp_path / "a.parquet") == [Example("a", "x", 1), Example("b", "y", 2), Example("c", "x", 3)]
 
 
+def test_parquet_with_times_finer_than_pythons_beside_what_is_read(tmp_path):
+    times = pyarrow.array([1, 2], pyarrow.timestamp("ns"))
+    table = pyarrow.table({"time": times, "text": ["a", "b"], "label": ["x", "y"]})
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    assert read_examples(tmp_path / "a.parquet") == [Example("a", "x", 1), Example("b", "y", 2)]
+
+
 def test_parquet_with_an_empty_text_names_the_row(tmp_path):
     pyarrow.parquet.write_table(pyarrow.table({"text": ["a", None], "label": ["x", "y"]}), tmp_path / "a.parquet")
     with pytest.raises(DataError, match=r"a\.parquet, row 2: 'text' is empty"):

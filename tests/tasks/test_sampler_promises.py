@@ -186,6 +186,12 @@ def mixture_of(tmp_path, weights, temperature=1.0):
     return Mixture(sources=parts, temperature=temperature)
 
 
+def test_a_mixture_at_a_temperature_near_zero_draws_the_largest(tmp_path):
+    source = mixture_of(tmp_path, [900.0, 1000.0], temperature=1e-3).open()
+    drawn = [source.episode(TaskAddress("train", 0, step, 0), EpisodeShape(ways=1)) for step in range(20)]
+    assert {episode.class_names[0][0] for episode in drawn} == {"1"}
+
+
 @pytest.mark.parametrize(("temperature", "chance"), [(1.0, 0.9), (2.0, 0.75), (1e9, 0.5)])
 def test_mixture_draws_by_weight_and_temperature(tmp_path, temperature, chance):
     source = mixture_of(tmp_path, [9.0, 1.0], temperature).open()
@@ -213,7 +219,7 @@ def test_weights_left_out_are_the_numbers_of_training_examples(tmp_path):
     small = mixture_of(tmp_path, [None, None])
     big = {"source": {"name": "labelled_text", "path": tmp_path / "big.csv", "fractions": (1.0, 0.0, 0.0)}}
     source = Mixture(sources=[small.sources[0].to_dict(), big]).open()
-    assert isinstance(source, MixedEpisodes) and source._weights == [24.0, 96.0]
+    assert isinstance(source, MixedEpisodes) and source._weights == [0.25, 1.0]
     assert source.describe().startswith("20.0% ")
 
 

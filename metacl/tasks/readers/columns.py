@@ -67,7 +67,8 @@ def _obvious(first: Row, role: str, there: Mapping[str, str]) -> str:
     problem = f"which column is the {what}? Several could be" if found else f"no column is obviously the {what}"
     raise DataError(
         f"{first.place}: {problem}; no column {OBVIOUS[role][0]!r}; the row has "
-        f"{', '.join(map(repr, first.fields))}. Name it with data.{role}."
+        f"{', '.join(map(repr, first.fields))}. Name it with data.{role} "
+        f"(on the command line --{role.replace('_', '-')})."
     )
 
 
@@ -88,4 +89,9 @@ def text_of(row: Row, column: str, tokens: bool = False) -> str:
         raise DataError(f"{row.place}: {column!r} is empty. Fill it in or remove the row.")
     if isinstance(value, bool) or not isinstance(value, (str, int)):
         raise DataError(f"{row.place}: {column!r} is a {type(value).__name__}; expected text.")
-    return str(value).strip()
+    text = str(value).strip()
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise DataError(f"{row.place}: {column!r} holds half a character (a lone surrogate). Mend the text.") from None
+    return text

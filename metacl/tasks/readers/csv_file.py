@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +22,8 @@ def rows(path: Path) -> Iterator[Row]:
     try:
         if reader.fieldnames:  # reads the header
             line = reader.line_num
+            if twice := [name for name, count in Counter(reader.fieldnames).items() if count > 1]:
+                raise DataError(f"{path}, line {line}: {len(twice)} names stand over several columns: {twice[0]!r}.")
         for row in reader:
             line = reader.line_num
             if None in row:

@@ -32,10 +32,11 @@ def decode(path: Path) -> str:
 
 def not_utf8(path: Path, line: int, byte: int) -> DataError:
     """The error for a byte that UTF-8 does not have there, with the command that mends it."""
+    coding = "UTF-16" if line == 1 and byte in (0xFE, 0xFF) else "LATIN1"  # a byte order mark, most likely
     if path.suffix == ".xz":
-        mend = f"xz -dc {path.name} | iconv -f LATIN1 -t UTF-8 | xz > converted{''.join(path.suffixes[-2:])}"
+        mend = f"xz -dc {path.name} | iconv -f {coding} -t UTF-8 | xz > converted{''.join(path.suffixes[-2:])}"
     else:
-        mend = f"iconv -f LATIN1 -t UTF-8 {path.name} > converted{path.suffix}"
+        mend = f"iconv -f {coding} -t UTF-8 {path.name} > converted{path.suffix}"
     return DataError(f"{path}, line {line}: not UTF-8 (byte 0x{byte:02x}). Convert it, for example: {mend}")
 
 

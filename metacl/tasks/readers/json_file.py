@@ -39,6 +39,8 @@ def load(path: Path) -> Any:
         return json.loads(decode(path))
     except json.JSONDecodeError as error:
         raise DataError(f"{path}, line {error.lineno}: not JSON ({error.msg} at column {error.colno}).") from None
+    except ValueError as error:  # a whole number of thousands of digits
+        raise DataError(f"{path}: JSON that Python does not take ({error}).") from None
     except RecursionError:
         raise DataError(f"{path}: JSON that is nested too deeply.") from None
 

@@ -58,6 +58,8 @@ def parse_line(path: Path, line: int, text: str) -> dict[str, Any]:
         row = json.loads(text)
     except json.JSONDecodeError as error:
         raise DataError(f"{path}, line {line}: not JSON ({error.msg} at column {error.colno}).") from None
+    except ValueError as error:  # a whole number of thousands of digits
+        raise DataError(f"{path}, line {line}: JSON that Python does not take ({error}).") from None
     except RecursionError:
         raise DataError(f"{path}, line {line}: JSON that is nested too deeply.") from None
     if not isinstance(row, dict):

@@ -45,7 +45,7 @@ def _of_table(folder: Path, more: dict[str, str]) -> Iterator[Row]:
                             number += 1
                             place = f"{folder}, row {number}"
                             yield Row(number, place, {**more, **_named(place, fields, names)})
-        except (pyarrow.ArrowException, OSError) as error:
+        except (pyarrow.ArrowException, UnicodeDecodeError, OSError) as error:
             reason = str(error).splitlines()[0]
             raise DataError(f"{path}: cannot be read as an Arrow stream after row {number} ({reason}).") from None
 
