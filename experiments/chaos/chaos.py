@@ -129,7 +129,7 @@ def account(events: list[dict[str, Any]], steps: int) -> dict[str, Any]:
 
 
 def verdicts(results: dict[str, Any]) -> dict[str, bool]:
-    """The lines of the issue."""
+    """Each bar, PASS or FALL SHORT."""
     return {
         f"all {sum(results['faults'].values())} faults struck": results["struck"] == sum(results["faults"].values()),
         "every step is in the result": results["steps_in_the_result"] == results["steps"],

@@ -1,4 +1,4 @@
-"""Everything that results.json does not hold yet; with --check the issue's line alone."""
+"""Everything that results.json does not hold yet; with --check the one bar alone."""
 
 from __future__ import annotations
 

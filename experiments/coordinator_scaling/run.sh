@@ -2,7 +2,7 @@
 # Measures what the coordinator itself costs, up to 256 groups.   bash experiments/coordinator_scaling/run.sh [--check]
 #
 # Without arguments: everything that results.json does not hold yet, then picture.svg and README.md's tables. With
-# --check: the issue's line (at most 5 % of a step at 64 groups and 40 M parameters) in some minutes; PASS or FALL SHORT,
+# --check: the bar (at most 5 % of a step at 64 groups and 40 M parameters) in some minutes; PASS or FALL SHORT,
 # non-zero if it falls short. PYTHON=… chooses the interpreter (default .venv/bin/python).
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)

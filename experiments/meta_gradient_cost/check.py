@@ -1,4 +1,4 @@
-"""The lines of the issue, measured again in about ten minutes: PASS or FALL SHORT each, and the exit status says which.
+"""The bars, measured again in about ten minutes: PASS or FALL SHORT each, and the exit status says which.
 
 Times are ratios against the fastest exact peer of the same run, all methods in turn (compare.py). Memory is measured
 in fresh processes with one task instead of four: tasks follow one another, so their peak is that of one.

@@ -2,7 +2,7 @@
 # Measures the cost of the meta-gradient, ours and the peers'.   bash experiments/meta_gradient_cost/run.sh [--check]
 #
 # Without arguments: everything that results.json does not hold yet (about two hours on one core), then picture.svg and
-# README.md's table. Stop it whenever you like and start it again. With --check: ten minutes, the lines of the issue,
+# README.md's table. Stop it whenever you like and start it again. With --check: ten minutes, each bar,
 # PASS or FALL SHORT each, non-zero if one falls short. PYTHON=… chooses the interpreter (default .venv/bin/python).
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)

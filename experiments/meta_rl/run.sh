@@ -2,7 +2,7 @@
 # Trains a meta-learned and a pretrained policy and compares how they adapt by reward.
 #   bash experiments/meta_rl/run.sh [--check]
 # Without arguments: everything, five minutes on a busy machine; writes results.json. With --check: the
-# same, PASS or FALL SHORT for each line of the issue, nothing written. Non-zero if a line falls short.
+# same, PASS or FALL SHORT for each bar, nothing written. Non-zero if a line falls short.
 # PYTHON=… chooses the interpreter (default .venv/bin/python).
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)

@@ -1,4 +1,4 @@
-"""The lines of the issue, measured again: PASS or FALL SHORT each, and the exit status says which."""
+"""The bars, measured again: PASS or FALL SHORT each, and the exit status says which."""
 
 from __future__ import annotations
 

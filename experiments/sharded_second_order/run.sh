@@ -2,7 +2,7 @@
 # Exact second order through a sharded base: errors, memory, traffic, time.   run.sh [--check]
 #
 # Without arguments: everything that results.json does not hold yet (some minutes), then picture.svg. With --check: the
-# lines of the issue, PASS or FALL SHORT each, non-zero if one falls short. PYTHON=… chooses the interpreter (default
+# bars, PASS or FALL SHORT each, non-zero if one falls short. PYTHON=… chooses the interpreter (default
 # .venv/bin/python). Random models are kept in .models.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)

@@ -51,7 +51,7 @@ METHODS: dict[str, list[str]] = {
 """What each row changes in config.yaml. Pretrained: one network for all waves, no inner step."""
 
 PUBLISHED = {"MAML": (0.67, 0.38, 0.35), "pretrained": (2.41, 2.23, 2.19)}
-"""MSE after 1, 5 and 10 steps on 5 points (Finn et al. 2017, appendix B, read in the issue)."""
+"""MSE after 1, 5 and 10 steps on 5 points (Finn et al. 2017, appendix B)."""
 
 RATES = (0.001, 0.002, 0.005, 0.007, 0.01, 0.015, 0.02, 0.03)
 """Step sizes tried for the pretrained start, which was trained for none."""
