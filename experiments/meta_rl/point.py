@@ -15,7 +15,8 @@ from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from metacl.learners import LEARNERS, Batch, ModuleLearner, Params, Samples
-from metacl.learners.base import CPU, EngineWrapper
+from metacl.learners.base import CPU
+from metacl.learners.engine import Engine
 from metacl.learners.networks import ModuleConfig
 from metacl.objectives import REWARDS, Reward
 from metacl.tasks import TASK_SOURCES, ArrayEpisode, EpisodeShape, Split, TaskAddress, TaskSource
@@ -68,7 +69,7 @@ class PointPolicy(ModuleConfig):
         """There are no targets to compare with."""
         raise NotImplementedError("a policy has no loss but that of its rewards")
 
-    def build(self, seed: int, device: torch.device = CPU, engine: EngineWrapper | None = None) -> Policy:
+    def build(self, seed: int, device: torch.device = CPU, engine: Engine | None = None) -> Policy:
         """Make the network."""
         plain = super().build(seed, device, engine)
         assert plain.module is not None
