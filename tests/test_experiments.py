@@ -24,6 +24,7 @@ def test_what_is_imported_from_metacl_is_there(path):
             missing = [
                 name.name
                 for name in node.names
-                if not hasattr(module, name.name) and not importlib.util.find_spec(f"{node.module}.{name.name}")
+                if not hasattr(module, name.name)
+                and not (hasattr(module, "__path__") and importlib.util.find_spec(f"{node.module}.{name.name}"))
             ]
             assert not missing, f"line {node.lineno}: {node.module} has no {', '.join(missing)}"
