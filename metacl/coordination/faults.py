@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import psutil
@@ -25,7 +26,7 @@ from metacl.coordination.checkpoint import Write
 from metacl.coordination.executor import Notify
 from metacl.coordination.flat import Flat
 from metacl.coordination.run_folder import write_text
-from metacl.coordination.worker import Send, TaskResult, Work, Worker, checksums
+from metacl.coordination.worker import Send, SendToShards, TaskResult, Work, Worker, checksums
 from metacl.errors import ConfigError
 from metacl.tasks import TaskAddress
 
@@ -144,7 +145,7 @@ class _Sabotage(Work[TaskResult]):
 
     def sent(self, result: TaskResult, address: TaskAddress, send: Send) -> TaskResult:
         if self.fault.kind == "kill_shard":
-            send.end_one()
+            cast(SendToShards, send).end_one()
         return self.work.sent(result, address, send)
 
 

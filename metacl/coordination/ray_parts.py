@@ -181,10 +181,6 @@ class PartSender:
             raise result.not_finite()
         return replace(result, gradient=None)
 
-    def end_one(self) -> None:
-        """A config refuses this drill for parts."""
-        raise NotImplementedError
-
 
 def meta_for_ranks(parameters: Any, ranks: int) -> list[Any]:
     """What each rank of a group is given of the meta-parameters that an executor has sent."""

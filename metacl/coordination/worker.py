@@ -100,6 +100,10 @@ class Send(Protocol):
         """The result without its gradient, whose parts are with the shards, checked. Raises as `Work.check`."""
         ...
 
+
+class SendToShards(Send, Protocol):
+    """Where a shard may end: a config has that drill only where there are shards."""
+
     def end_one(self) -> None:
         """End the first shard: a drill."""
         ...
