@@ -23,8 +23,10 @@ setup: $(STAMP)  ## Make .venv with metacl and all it needs; again after a chang
 demo: $(STAMP)  ## From nothing to a meta-learned initialization on real intents, about 10 minutes after set-up
 	@$(BIN)/metacl train configs/demo.yaml
 
+# Tests that start a Ray cluster fill the machine each; the others run two at a time.
 test: lint types  ## Lint, types and all the tests
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -m "not ray" -n 2 --dist worksteal
+	@$(BIN)/python -m pytest -m ray
 
 lint: $(STAMP)  ## ruff
 	@$(BIN)/ruff check .

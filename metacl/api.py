@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,8 +25,21 @@ from metacl.coordination.memory_plan import weightless
 from metacl.coordination.run_folder import RunFolder, write_text
 from metacl.coordination.step import Progress
 from metacl.coordination.worker import Meta
-from metacl.errors import ConfigError, RunInterrupted
-from metacl.evaluation import as_dict, default_methods, perplexity_rows
+from metacl.errors import ConfigError, DataError, RunInterrupted
+from metacl.evaluation import (
+    AdaptationMethod,
+    Row,
+    RowResult,
+    Scores,
+    as_dict,
+    choose,
+    chosen_methods,
+    default_methods,
+    example_episodes,
+    perplexity_rows,
+    table,
+    worst_confusions,
+)
 from metacl.evaluation import evaluate as run_evaluation
 from metacl.evaluation.methods import META_LEARNED, PRETRAINED
 from metacl.initialization import StoredInitialization, read_initialization, write_initialization
@@ -119,8 +132,15 @@ def _train(config: RunConfig, progress: EvaluationProgress, resume: Resume) -> R
     return RunResult(folder.path, folder.initialization, results)
 
 
+VALIDATION_EPISODES = 30
+"""Episodes of the validation classes that choose between a method's candidates."""
+
+
 def evaluate(
-    stored: StoredInitialization, config: RunConfig, progress: EvaluationProgress | None = None
+    stored: StoredInitialization,
+    config: RunConfig,
+    progress: EvaluationProgress | None = None,
+    methods: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Measure an initialization by ``config.evaluation`` on ``config.data``.
 
@@ -130,11 +150,15 @@ def evaluate(
         From `metacl.initialization.read_initialization`.
     config : RunConfig
         The initialization's own, with data, workers and evaluation as wanted.
+    methods : list of str
+        Names of what it is compared with (``metacl list``), or ["all"]; default: frozen prototypes and the same inner
+        loop from the pretrained model.
 
     Returns
     -------
     dict
-        What results.json holds: protocol, rows (accuracy, interval, paired differences, seconds), cost.
+        What results.json holds: protocol, rows (accuracy, interval, other metrics, paired differences, seconds),
+        confusions and example episodes of the best meta-learned row, cost.
     """
     progress = progress or QuietProgress()
     if config.evaluation is None:
@@ -142,9 +166,27 @@ def evaluate(
     if config.parameters_in_parts:
         raise _sent_whole()
     check_data(config, training=False)
+    chosen = None if methods is None else chosen_methods(methods, config.evaluation.steps, config)
+    _check_choosing(chosen or [], config, config.evaluation)
     with _measuring(config, progress) as executor:
         meta = FlatLayout.of(stored.meta).flatten(stored.meta)
-        return _measure(config, config.evaluation, executor, meta, progress)
+        return _measure(config, config.evaluation, executor, meta, progress, chosen)
+
+
+def _validation(evaluation: Evaluation) -> Evaluation:
+    return evaluation.model_copy(update={"split": "valid", "episodes": VALIDATION_EPISODES})
+
+
+def _check_choosing(methods: Sequence[AdaptationMethod], config: RunConfig, evaluation: Evaluation) -> None:
+    choosing = [method.registered_name for method in methods if len(method.candidates()) > 1]
+    if not choosing:
+        return
+    try:
+        config.data.open().check("valid", evaluation.shape)
+    except DataError as error:
+        raise DataError(
+            f"--methods {choosing[0]}: its learning rate is chosen on validation classes; there are too few. {error}"
+        ) from None
 
 
 def _sent_whole() -> ConfigError:
@@ -265,20 +307,24 @@ def read_metrics(folder: RunFolder) -> list[dict[str, Any]]:
 
 
 def _measure(
-    config: RunConfig, evaluation: Evaluation, executor: Executor, meta: Meta, progress: EvaluationProgress
+    config: RunConfig,
+    evaluation: Evaluation,
+    executor: Executor,
+    meta: Meta,
+    progress: EvaluationProgress,
+    methods: Sequence[AdaptationMethod] | None = None,
 ) -> dict[str, Any]:
+    started = time.perf_counter()
+    compared = methods or default_methods(evaluation.steps, config.learner.has_features)
+    if any(len(method.candidates()) > 1 for method in compared):
+        progress.note(f"choosing learning rates on {VALIDATION_EPISODES} episodes of the validation classes")
+    chosen = choose(executor, meta, compared, _validation(evaluation), progress.evaluation_progress)
     progress.note(
         f"evaluating {evaluation.shape.ways}-way {evaluation.shape.shots}-shot on {evaluation.episodes} episodes "
         f"of the {evaluation.split} classes"
     )
-    started = time.perf_counter()
-    rows = run_evaluation(
-        executor,
-        meta,
-        default_methods(evaluation.steps, config.learner.has_features),
-        evaluation,
-        progress.evaluation_progress,
-    )
+    scores = run_evaluation(executor, meta, [one.method for one in chosen], evaluation, progress.evaluation_progress)
+    rows = table(scores)
     return {
         "run": config.name,
         "metacl": metacl.__version__,
@@ -292,7 +338,23 @@ def _measure(
             "interval": "95 %, Student's t over episodes; differences are paired by episode",
         },
         "rows": as_dict(rows),
+        **_answers(config, evaluation, scores, rows),
+        "chosen": [
+            {"method": one.method.to_dict(), "validation_accuracies": one.accuracies}
+            for one in chosen
+            if one.accuracies
+        ],
         "cost": {"evaluation_seconds": time.perf_counter() - started, "groups": config.workers.groups},
+    }
+
+
+def _answers(config: RunConfig, evaluation: Evaluation, scores: Scores, rows: Sequence[RowResult]) -> dict[str, Any]:
+    """What the best meta-learned row got wrong, and two episodes of it."""
+    best = max((row for row in rows if row.method == META_LEARNED), key=lambda row: row.accuracy.mean)
+    row, source = Row(best.method, best.steps), config.data.open()
+    return {
+        "confusions": worst_confusions(scores, row, source, evaluation.shape),
+        "examples": example_episodes(scores, row, source, evaluation.shape),
     }
 
 

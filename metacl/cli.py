@@ -152,29 +152,45 @@ def evaluate(
     episodes: Annotated[int, typer.Option(min=2, help="Episodes, the same for every method.")] = 300,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the episodes.")] = 1,
     groups: Annotated[int | None, typer.Option(min=0, help="Ray worker groups; 0: in this process.")] = None,
+    methods: Annotated[
+        str | None, typer.Option(help="What it is compared with: names (metacl list) with commas between, or all.")
+    ] = None,
+    report: Annotated[Path | None, typer.Option(help="Folder for the report (HTML), its figure, JSON and CSV.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the results there.")] = None,
 ) -> None:
     """Measure an initialization against its baselines on the same few-shot episodes.
 
-    Rows: frozen prototypes, the pretrained model after k inner steps, the initialization after k inner steps;
-    accuracy with 95 % intervals and paired differences. Without --data: the unseen classes of its own data.
+    Rows: frozen prototypes, the pretrained model after k inner steps, the initialization after k inner steps, or what
+    --methods names; accuracy with 95 % intervals and paired differences. Without --data: the unseen classes of its own
+    data. Fine-tuning takes the learning rate that does best on episodes of the validation classes; full fine-tuning
+    takes seconds an episode.
     A language model: perplexity on held-out domains or texts, from the pretrained and the meta-learned start.
     """
     from metacl import api
-    from metacl.config import Evaluation, config_from_dict
+    from metacl.config import Evaluation, config_from_dict, config_to_yaml
     from metacl.initialization import read_initialization
-    from metacl.reporting import RichProgress, closing_table, perplexity_table
+    from metacl.reporting import RichProgress, check_report_folder, closing_table, perplexity_table, write_evaluation
     from metacl.tasks import EpisodeShape
 
+    if report is not None:
+        check_report_folder(report)
     if json_file is not None and not json_file.absolute().parent.is_dir():
         raise ConfigError(f"--json {json_file}: the folder {json_file.parent} does not exist.")
     stored = read_initialization(source / "init" if (source / "init" / "adaptation.json").exists() else source)
     tree = _to_evaluate(stored.config.to_dict(), groups)
     if not stored.config.learner.classifies:
-        given = {"--data": data, "--class-split": class_split, "--ways": ways}
+        given = {
+            "--data": data,
+            "--class-split": class_split,
+            "--ways": ways,
+            "--methods": methods,
+            "--report": report,
+        }
         named = [option for option, value in given.items() if value is not None]
         if named:
-            raise ConfigError(f"{named[0]}: a language model is measured on the held-out part of its own data.")
+            raise ConfigError(
+                f"{named[0]}: a language model is measured by its perplexity on the held-out part of its own data."
+            )
         stored = replace(stored, config=config_from_dict(tree, origin=str(source)))
         results = []
         for shot in _numbers("--shots", shots, 1) if shots else [stored.config.episodes.shots]:
@@ -206,8 +222,12 @@ def evaluate(
     results = []
     for config in configs:
         with RichProgress(out) as progress:
-            results.append(api.evaluate(stored, config, progress))
+            compared = None if methods is None else [name.strip() for name in methods.split(",")]
+            results.append(api.evaluate(stored, config, progress, compared))
         closing_table(results[-1], out)
+        if report is not None:
+            page = write_evaluation(report, results[-1], config_to_yaml(config))
+            out.print(f"report          {page}", soft_wrap=True)
     _write_results(json_file, results)
 
 
@@ -344,6 +364,7 @@ def list_components() -> None:
     """List what a config can choose by name: presets, objectives, estimators, optimizers, task sources, learners."""
     from metacl.adaptation import INNER_OPTIMIZERS, PRECONDITIONERS
     from metacl.config import AGGREGATORS, ESTIMATORS, LEARNERS, OBJECTIVES, TASK_SOURCES
+    from metacl.evaluation import METHODS
     from metacl.objectives import REWARDS
     from metacl.presets import preset_names, preset_summary
 
@@ -351,7 +372,17 @@ def list_components() -> None:
     for name in preset_names():
         presets.add_row(name, escape(preset_summary(name)))
     out.print(presets, "")
-    kinds = (OBJECTIVES, REWARDS, ESTIMATORS, INNER_OPTIMIZERS, PRECONDITIONERS, AGGREGATORS, TASK_SOURCES, LEARNERS)
+    kinds = (
+        OBJECTIVES,
+        REWARDS,
+        ESTIMATORS,
+        INNER_OPTIMIZERS,
+        PRECONDITIONERS,
+        AGGREGATORS,
+        TASK_SOURCES,
+        LEARNERS,
+        METHODS,
+    )
     for registry in kinds:
         table = Table("name", "what it is", title=f"{registry.kind}s ({registry.key})", title_justify="left", box=None)
         for name in registry.names():

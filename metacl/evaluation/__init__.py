@@ -1,22 +1,42 @@
-"""Few-shot evaluation: protocol, baselines, statistics."""
+"""Few-shot evaluation: protocol, baselines, metrics, statistics."""
 
-from metacl.evaluation.few_shot import RowResult, as_dict, evaluate
-from metacl.evaluation.methods import FrozenPrototypes, InnerSteps, Method, default_methods
+from metacl.evaluation.answers import example_episodes, worst_confusions
+from metacl.evaluation.few_shot import EpisodeScore, RowResult, Scores, as_dict, evaluate, table
+from metacl.evaluation.methods import METHODS, AdaptationMethod, Row, chosen_methods, default_methods
 from metacl.evaluation.perplexity import PerplexityRow, log_perplexities, perplexity_rows
-from metacl.evaluation.statistics import Estimate, mean_interval, paired_difference
+from metacl.evaluation.statistics import (
+    Difference,
+    Estimate,
+    bootstrap_interval,
+    mean_interval,
+    paired_difference,
+    spread,
+)
+from metacl.evaluation.tuning import Chosen, choose
 
 __all__ = [
+    "METHODS",
+    "AdaptationMethod",
+    "Chosen",
+    "Difference",
+    "EpisodeScore",
     "Estimate",
-    "FrozenPrototypes",
-    "InnerSteps",
-    "Method",
     "PerplexityRow",
+    "Row",
     "RowResult",
+    "Scores",
     "as_dict",
+    "bootstrap_interval",
+    "choose",
+    "chosen_methods",
     "default_methods",
     "evaluate",
+    "example_episodes",
     "log_perplexities",
     "mean_interval",
     "paired_difference",
     "perplexity_rows",
+    "spread",
+    "table",
+    "worst_confusions",
 ]

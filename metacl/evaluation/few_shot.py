@@ -3,67 +3,124 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 
 from metacl.config import Evaluation
 from metacl.coordination.executor import Executor
 from metacl.coordination.flat import Flat
 from metacl.coordination.worker import Meta, Work, Worker
-from metacl.evaluation.methods import FROZEN, META_LEARNED, PRETRAINED, Method, Row
-from metacl.evaluation.statistics import Estimate, mean_interval, paired_difference
+from metacl.evaluation.classification import confusion, expected_calibration_error, precision_recall_f1
+from metacl.evaluation.frozen_features import FrozenFeatures
+from metacl.evaluation.methods import FROZEN, META_LEARNED, PRETRAINED, AdaptationMethod, Examples, Row, Scene
+from metacl.evaluation.statistics import Difference, Estimate, mean_interval, paired_difference
+from metacl.learners.base import Task
 from metacl.metagradients import InnerLoopDiverged
-from metacl.tasks import EpisodeShape, TaskAddress
+from metacl.tasks import ArrayEpisode, Episode, EpisodeShape, TaskAddress
 
 SAME_STEPS = "pretrained, same steps"
 BEST_PRETRAINED = "pretrained, best row"
+BEST_BASELINE = "best baseline"
 SAME_START = "same start, 0 steps"
 """What a row can be compared with, besides the frozen prototypes."""
 
 
 @dataclass(frozen=True)
 class EpisodeScore:
-    """One method's query accuracy on one episode, and the seconds it took to adapt.
+    """One method's answers to one episode's query, and the seconds it took to adapt.
 
-    A method whose adaptation or scores stop being finite has `diverged`; its answer counts as wrong.
+    targets, predicted : Q class positions. confidences : the probability that each answer was given.
+    A method whose adaptation or scores stop being finite has `diverged`; its answers count as wrong.
     """
 
     row: Row
-    accuracy: float
+    targets: tuple[int, ...]
+    predicted: tuple[int, ...]
+    confidences: tuple[float, ...]
     seconds: float
-    diverged: bool = False
+
+    @property
+    def diverged(self) -> bool:
+        """There are no answers."""
+        return not self.predicted
+
+    @property
+    def accuracy(self) -> float:
+        """Share of right answers."""
+        right = sum(a == b for a, b in zip(self.targets, self.predicted, strict=False))
+        return right / len(self.targets)
 
 
 @dataclass(frozen=True)
 class CompareMethods(Work[tuple[EpisodeScore, ...]]):
     """All methods on one episode, which is encoded once."""
 
-    methods: tuple[Method, ...]
+    methods: tuple[AdaptationMethod, ...]
     shape: EpisodeShape
 
     def __call__(self, worker: Worker, address: TaskAddress, meta: Flat) -> tuple[EpisodeScore, ...]:
         """Scores in the order of the methods' rows."""
-        task = worker.learner.prepare(worker.source.episode(address, self.shape))
+        episode = worker.source.episode(address, self.shape)
+        task = worker.learner.prepare(episode)
         assert task.query.targets is not None
+        targets = tuple(task.query.targets.tolist())
+        scene, query = _scene(worker, meta, episode, task)
+        if any(method.needs_features for method in self.methods):
+            scene.frozen.of(scene.support)  # once a text, whoever asks first: no method's time
         scores: list[EpisodeScore] = []
         for method in self.methods:
-            found = {row: EpisodeScore(row, 0.0, 0.0, diverged=True) for row in method.rows()}
+            found = {row: EpisodeScore(row, targets, (), (), 0.0) for row in method.rows()}
             with contextlib.suppress(InnerLoopDiverged):
-                for answer in method.answers(worker, task, meta):
-                    correct = torch.eq(answer.scores.argmax(-1), task.query.targets)
-                    if bool(torch.isfinite(answer.scores).all()):
-                        found[answer.row] = EpisodeScore(answer.row, float(correct.double().mean()), answer.seconds)
+                for score in _answers(method, scene, query, targets):
+                    found[score.row] = score
             scores += found.values()
         return tuple(scores)
+
+
+def _scene(worker: Worker, meta: Flat, episode: Episode | ArrayEpisode, task: Task) -> tuple[Scene, Examples]:
+    """What a method sees, and the query's inputs."""
+    names: tuple[str, ...] = ()
+    support: Sequence[Any]
+    query: Sequence[Any]
+    if isinstance(episode, Episode):
+        names, support, query = episode.class_names, episode.support_texts, episode.query_texts
+    else:
+        support, query = list(episode.support[0]), list(episode.query[0])
+    unlabelled = replace(task.query, targets=None)
+    task = replace(task, query=unlabelled)
+    scene = Scene(worker, meta, task, Examples(support, task.support), names, FrozenFeatures.kept_by(worker))
+    return scene, Examples(query, unlabelled)
+
+
+def _answers(
+    method: AdaptationMethod, scene: Scene, query: Examples, targets: tuple[int, ...]
+) -> Iterator[EpisodeScore]:
+    """Scores as the method goes on. What is timed is adapting, without answering."""
+    adapting, seconds = method.adapt(scene), 0.0
+    while True:
+        started = time.perf_counter()
+        found = next(adapting, None)
+        seconds += time.perf_counter() - started
+        if found is None:
+            return
+        row, predictor = found
+        with torch.no_grad():
+            scores = predictor(query)
+        if bool(torch.isfinite(scores).all()):
+            confidences, predicted = scores.double().softmax(-1).max(-1)
+            yield EpisodeScore(row, targets, tuple(predicted.tolist()), tuple(confidences.tolist()), seconds)
 
 
 @dataclass(frozen=True)
 class RowResult:
     """One line of the table. Accuracies and differences are fractions of 1; seconds are means per episode.
 
+    metrics : other figures, each a mean over episodes ("macro_f1", …; "calibration_error" over all answers).
     versus : paired differences, by what is compared with (`FROZEN`, `SAME_STEPS`, `BEST_PRETRAINED`, `SAME_START`);
     only those that make sense for the row.
     diverged : episodes on which the method's adaptation was not finite; they count as wrong.
@@ -72,24 +129,34 @@ class RowResult:
     method: str
     steps: int | None
     accuracy: Estimate
+    metrics: dict[str, float]
     seconds: float
-    versus: dict[str, Estimate]
+    versus: dict[str, Difference]
     diverged: int
+
+
+Scores = Mapping[TaskAddress, tuple[EpisodeScore, ...]]
+"""What all methods said, by episode."""
 
 
 def evaluate(
     executor: Executor,
     meta: Meta,
-    methods: Sequence[Method],
+    methods: Sequence[AdaptationMethod],
     evaluation: Evaluation,
     on_episode: Callable[[int, int], None],
-) -> list[RowResult]:
+) -> Scores:
     """Run all methods on ``evaluation.episodes`` episodes.
 
     Parameters
     ----------
     on_episode : (done, of)
         Called as episodes finish.
+
+    Returns
+    -------
+    dict
+        The answers of every row, by episode, in the order of addresses.
     """
     work = CompareMethods(tuple(methods), evaluation.shape)
     addresses = [TaskAddress(evaluation.split, evaluation.seed, 0, index) for index in range(evaluation.episodes)]
@@ -97,9 +164,14 @@ def evaluate(
     for done in executor.map(work, addresses, meta):
         scores[done.address] = done.result
         on_episode(len(scores), len(addresses))
+    return {address: scores[address] for address in addresses}
+
+
+def table(scores: Scores) -> list[RowResult]:
+    """A line for each row, with what it is compared to on the same episodes."""
     by_row: dict[Row, list[EpisodeScore]] = {}
-    for address in addresses:
-        for score in scores[address]:
+    for of_episode in scores.values():
+        for score in of_episode:
             by_row.setdefault(score.row, []).append(score)
     accuracies = {row: [score.accuracy for score in of_row] for row, of_row in by_row.items()}
     return [
@@ -107,6 +179,7 @@ def evaluate(
             method=row.method,
             steps=row.steps,
             accuracy=mean_interval(accuracies[row]),
+            metrics=_metrics(by_row[row]),
             seconds=sum(score.seconds for score in by_row[row]) / len(by_row[row]),
             versus={
                 name: paired_difference(accuracies[row], accuracies[other])
@@ -118,17 +191,38 @@ def evaluate(
     ]
 
 
+def _metrics(scores: Sequence[EpisodeScore]) -> dict[str, float]:
+    """Over the episodes that have answers; nothing if none has."""
+    answered = [score for score in scores if not score.diverged]
+    if not answered:
+        return {}
+    figures = []
+    for score in answered:
+        targets, predicted = np.array(score.targets), np.array(score.predicted)
+        found = precision_recall_f1(
+            confusion(targets, predicted, int(max(targets.max(), predicted.max())) + 1), "macro"
+        )
+        figures.append((found.precision, found.recall, found.f1))
+    names = ("macro_precision", "macro_recall", "macro_f1")
+    means = dict(zip(names, np.mean(figures, axis=0).tolist(), strict=True))
+    confidences = np.concatenate([score.confidences for score in answered])
+    right = np.concatenate([np.equal(score.targets, score.predicted) for score in answered])
+    return {**means, "calibration_error": expected_calibration_error(confidences, right)}
+
+
 def _opponents(row: Row, accuracies: dict[Row, list[float]]) -> list[tuple[str, Row]]:
-    pretrained = [other for other in accuracies if other.method == PRETRAINED]
+    baselines = [other for other in accuracies if other.method != META_LEARNED]
+    pretrained = [other for other in baselines if other.method == PRETRAINED]
     candidates = [
         (FROZEN, Row(FROZEN, None)),
         (SAME_STEPS, Row(PRETRAINED, row.steps)),
         (SAME_START, Row(row.method, 0)),
     ]
-    if pretrained and row.method == META_LEARNED:
-        # The best on these very episodes: chosen in the baseline's favour.
-        best = max(pretrained, key=lambda other: sum(accuracies[other]))
-        candidates.append((BEST_PRETRAINED, best))
+    if row.method == META_LEARNED:
+        # The best on these very episodes: chosen in the baselines' favour.
+        for name, others in ((BEST_PRETRAINED, pretrained), (BEST_BASELINE, baselines)):
+            if others:
+                candidates.append((name, max(others, key=lambda other: sum(accuracies[other]))))
     return [(name, other) for name, other in candidates if other in accuracies and other != row]
 
 

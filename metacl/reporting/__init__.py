@@ -1,5 +1,6 @@
 """What a person sees of a run: progress while it lasts, the closing table, the report."""
 
+from metacl.reporting.evaluation_files import check_report_folder, write_evaluation
 from metacl.reporting.perplexity import perplexity_table
 from metacl.reporting.progress import QuietProgress, RichProgress
 from metacl.reporting.report import write_report
@@ -7,4 +8,14 @@ from metacl.reporting.table import closing_table
 from metacl.reporting.verdict import verdict
 from metacl.reporting.wording import cost
 
-__all__ = ["QuietProgress", "RichProgress", "closing_table", "cost", "perplexity_table", "verdict", "write_report"]
+__all__ = [
+    "QuietProgress",
+    "RichProgress",
+    "check_report_folder",
+    "closing_table",
+    "cost",
+    "perplexity_table",
+    "verdict",
+    "write_evaluation",
+    "write_report",
+]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import cycle
 from typing import Any
 
 import matplotlib
@@ -16,7 +17,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7")
+COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe & Ito (2008): apart for every kind of colour vision, and from white and black."""
 LOSSES = {
     "query_loss": "query",
@@ -57,11 +58,10 @@ def adaptation_curves(rows: Sequence[Mapping[str, Any]]) -> str:
         methods = list(dict.fromkeys(row["method"] for row in adapting))
         for index, method in enumerate(methods):
             _curve(axes, [row for row in adapting if row["method"] == method], index)
-        for row in rows:
-            if row["steps"] is None:
-                _, mean, low, high = _figures([row])
-                axes.axhline(mean[0], color="0.5", linestyle="--", label=row["method"])
-                axes.axhspan(low[0], high[0], color="0.5", alpha=0.2, linewidth=0)
+        for row, dashes in zip([row for row in rows if row["steps"] is None], cycle(("--", ":", "-.")), strict=False):
+            _, mean, low, high = _figures([row])
+            axes.axhline(mean[0], color="0.5", linestyle=dashes, label=row["method"])
+            axes.axhspan(low[0], high[0], color="0.5", alpha=0.2, linewidth=0)
         axes.set_xticks(sorted({row["steps"] for row in adapting}))
         return _svg(figure, "adaptation")
 
@@ -110,7 +110,7 @@ def _curve(axes: Axes, rows: Sequence[Mapping[str, Any]], index: int) -> None:
         mean,
         yerr=[mean - low, high - mean],
         color=colour,
-        marker="os^D"[index % 4],
+        marker="os^Dvx"[index % 6],
         capsize=3,
         elinewidth=1,
         label=rows[0]["method"],

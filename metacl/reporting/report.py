@@ -5,6 +5,8 @@ Written from what the run folder holds; nothing is measured here.
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -18,7 +20,7 @@ from markupsafe import Markup
 
 from metacl.coordination.run_folder import write_text
 from metacl.reporting.plots import adaptation_curves, training_curves
-from metacl.reporting.table import HEADERS, cells
+from metacl.reporting.table import ABSENT, cells, comparisons, headers
 from metacl.reporting.verdict import verdict
 from metacl.reporting.wording import duration, protocol
 
@@ -41,14 +43,22 @@ def write_report(
     config_yaml : str
         The resolved config.
     """
-    template = files("metacl.reporting").joinpath("report.html.jinja").read_text("utf-8")
+    template, script = (
+        files("metacl.reporting").joinpath(name).read_text("utf-8") for name in ("report.html.jinja", "sort.js")
+    )
     page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     html = page.from_string(template).render(
         run=results["run"],
         verdict=verdict(results),
         adaptation=Markup(adaptation_curves(results["rows"])),
-        headers=HEADERS,
-        rows=[cells(row) for row in results["rows"]],
+        headers=headers(results["rows"]),
+        rows=[cells(row, comparisons(results["rows"])) for row in results["rows"]],
+        metrics=metric_lines(results["rows"]),
+        confusions=results.get("confusions", []),
+        examples=results.get("examples", []),
+        chosen=chosen_lines(results.get("chosen", [])),
+        script=Markup(script),
+        script_sha=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         protocol=protocol(results),
         interval=results["protocol"]["interval"],
         training=Markup(training_curves(metrics)) if metrics else None,
@@ -58,6 +68,37 @@ def write_report(
         command=shlex.join(sys.orig_argv),
     )
     write_text(path, html)
+
+
+METRICS = {
+    "macro_precision": "macro precision",
+    "macro_recall": "macro recall",
+    "macro_f1": "macro F1",
+    "calibration_error": "calibration error",
+}
+
+
+def metric_lines(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """Method, steps and every metric in percent, a line a row that has them; the first is the head. May be empty."""
+    lines = [
+        [row["method"], ABSENT if row["steps"] is None else str(row["steps"])]
+        + [f"{100 * row['metrics'][name]:.2f}" for name in METRICS]
+        for row in rows
+        if row.get("metrics")
+    ]
+    return [["method", "inner steps", *(f"{name}, %" for name in METRICS.values())], *lines] if lines else []
+
+
+def chosen_lines(chosen: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What validation episodes chose, a sentence a method."""
+    return [
+        f"{one['method']['name']}, {one['method']['what']}: learning rate {one['method']['learning_rate']:g} of "
+        + ", ".join(
+            f"{rate:g} ({100 * accuracy:.1f} %)"
+            for rate, accuracy in zip(one["method"]["learning_rates"], one["validation_accuracies"], strict=True)
+        )
+        for one in chosen
+    ]
 
 
 def cost_lines(spent: Mapping[str, Any]) -> list[tuple[str, str]]:

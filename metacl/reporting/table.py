@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -11,23 +11,32 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from metacl.evaluation.few_shot import BEST_PRETRAINED, SAME_START
-from metacl.evaluation.methods import FROZEN
+from metacl.evaluation.few_shot import BEST_BASELINE, BEST_PRETRAINED, SAME_START
+from metacl.evaluation.methods import FROZEN, META_LEARNED, PRETRAINED
 from metacl.reporting.verdict import verdict
 from metacl.reporting.wording import milliseconds, percent, points, protocol
 
-COMPARISONS = (FROZEN, BEST_PRETRAINED, SAME_START)
-HEADERS = ("method", "inner steps", "accuracy, %", *(f"vs {name}" for name in COMPARISONS), "ms to adapt")
 ABSENT = "–"
 
 
-def cells(row: Mapping[str, Any]) -> list[str]:
-    """A row of results.json as text, in the order of `HEADERS`; `ABSENT` where a figure makes no sense."""
+def comparisons(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """What columns compare with. The best baseline takes the pretrained's place where it may be another."""
+    others = {row["method"] for row in rows} - {META_LEARNED, PRETRAINED, FROZEN}
+    return (FROZEN, BEST_BASELINE if others else BEST_PRETRAINED, SAME_START)
+
+
+def headers(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The columns of the table."""
+    return ["method", "inner steps", "accuracy, %", *(f"vs {name}" for name in comparisons(rows)), "ms to adapt"]
+
+
+def cells(row: Mapping[str, Any], compared: Sequence[str]) -> list[str]:
+    """A row of results.json as text, in the order of `headers`; `ABSENT` where a figure makes no sense."""
     return [
         row["method"],
         ABSENT if row["steps"] is None else str(row["steps"]),
         percent(row["accuracy"]),
-        *(points(row["versus"][name]) if name in row["versus"] else ABSENT for name in COMPARISONS),
+        *(points(row["versus"][name]) if name in row["versus"] else ABSENT for name in compared),
         milliseconds(row["seconds"]),
     ]
 
@@ -44,11 +53,11 @@ def closing_table(results: Mapping[str, Any], console: Console) -> None:
     """
     # Spare with space and broken by hand: the table fits the 80 columns of a log, where rich would cut off digits.
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    for header in HEADERS:
+    for header in headers(results["rows"]):
         broken = "\n".join(textwrap.wrap(header, 10, break_long_words=False))
         table.add_column(broken, justify="left" if header == "method" else "right", overflow="fold")
     for row in results["rows"]:
-        table.add_row(*(Text(cell) for cell in cells(row)))
+        table.add_row(*(Text(cell) for cell in cells(row, comparisons(results["rows"]))))
     # Text, not str: a class or run name in brackets is no markup.
     console.print(Text(f"{results['run']}: {protocol(results)}\n"))
     console.print(table)

@@ -8,7 +8,9 @@ import pytest
 
 from metacl import api, cli
 from metacl.cli import main
-from metacl.initialization import write_initialization
+from metacl.config import config_from_dict
+from metacl.errors import DataError
+from metacl.initialization import read_initialization, write_initialization
 from tests.small_runs import save_tiny_bert, small_config
 
 
@@ -55,6 +57,8 @@ def texts(tmp_path):
         (["--text-column", "body"], "--text-column"),
         (["--data", "hwu64", "--label-column", "intent"], "--label-column"),
         (["--data", "texts.jsonl", "--class-split", "02"], "--class-split"),
+        (["--report", "texts.jsonl"], "this is a file; name a folder"),
+        (["--report", "nowhere/report"], "nowhere does not exist"),
     ],
 )
 def test_evaluate_refuses_first(init, refused, texts, options, part):
@@ -63,12 +67,35 @@ def test_evaluate_refuses_first(init, refused, texts, options, part):
 
 def test_every_shot_count_is_measured(init, texts, monkeypatch, tmp_path):
     monkeypatch.setattr("metacl.reporting.closing_table", lambda *_: None)
-    monkeypatch.setattr(api, "evaluate", lambda stored, config, progress: config.evaluation.shape.shots)
+    monkeypatch.setattr(api, "evaluate", lambda stored, config, *_: config.evaluation.shape.shots)
     arguments = ["--data", texts, "--ways", 2, "--shots", "1,3", "--queries", 2, "--json", tmp_path / "found.json"]
     with pytest.raises(SystemExit) as exit_:
         main([str(part) for part in ("evaluate", init, *arguments)])
     assert exit_.value.code == 0
     assert json.loads((tmp_path / "found.json").read_text()) == [1, 3]
+
+
+def test_every_method_and_the_rates_that_validation_chose(init, tmp_path, monkeypatch):
+    """Splits of its own: 4 classes to choose learning rates by, 4 to be measured on."""
+    monkeypatch.setattr(api, "VALIDATION_EPISODES", 2)
+    rows = [{"text": f"text {i} of {label}", "label": label} for label in "abcdefgh" for i in range(6)]
+    (tmp_path / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    stored = read_initialization(init)
+    tree = stored.config.to_dict()
+    tree["data"] = {"name": "labelled_text", "path": tmp_path / "own.jsonl", "fractions": (0.0, 0.5, 0.5)}
+    tree["evaluation"] = {"shape": {"ways": 2, "shots": 2, "queries": 2}, "episodes": 3, "steps": (0, 1)}
+    results = api.evaluate(stored, config_from_dict(tree, origin="test"), methods=["all"])
+    tuned = {row["method"] for row in results["rows"] if row["method"].startswith("fine-tuning")}
+    assert tuned == {f"fine-tuning, {what}" for what in ("all parameters", "last layers", "LoRA", "IA3")}
+    assert [len(one["validation_accuracies"]) for one in results["chosen"]] == [4] * 4
+    for one in results["chosen"]:
+        best = max(range(4), key=lambda place: (one["validation_accuracies"][place], -place))
+        assert one["method"]["learning_rate"] == one["method"]["learning_rates"][best]
+    (first, *_) = results["examples"]
+    assert {one["true"] for one in first["query"]} == set(first["classes"])
+    tree["data"]["fractions"] = (0.0, 0.0, 1.0)
+    with pytest.raises(DataError, match="--methods fine_tuning: its learning rate is chosen on validation classes"):
+        api.evaluate(stored, config_from_dict(tree, origin="test"), methods=["fine_tuning"])
 
 
 def test_adapt_refuses_a_taken_folder_before_loading(init, refused, texts, tmp_path):

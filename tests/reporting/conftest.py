@@ -12,6 +12,13 @@ def row(method, steps, accuracy, versus=None):
         "method": method,
         "steps": steps,
         "accuracy": estimate(accuracy, 0.008),
+        "metrics": {
+            "macro_precision": accuracy - 0.005,
+            "macro_recall": accuracy,
+            "macro_f1": accuracy - 0.01,
+            "calibration_error": 0.0325,
+        },
+        "diverged": 0,
         "seconds": 0.0031 if steps is None else 0.002 + 0.021 * steps,
         "versus": {name: estimate(*figures) for name, figures in (versus or {}).items()},
     }
@@ -60,6 +67,34 @@ def results(rows):
             "interval": "95 %, Student's t over episodes; differences are paired by episode",
         },
         "rows": rows,
+        "confusions": [{"true": "card arrival", "predicted": "card delivery", "times": 3, "of": 12}],
+        "examples": [
+            {
+                "address": "test/seed=7/step=0/index=0",
+                "classes": ["card arrival", "card delivery"],
+                "support": [{"text": "has my card come", "true": "card arrival"}],
+                "query": [
+                    {
+                        "text": "where is it",
+                        "true": "card delivery",
+                        "predicted": "card arrival",
+                        "confidence": 0.61,
+                        "wrong": True,
+                    }
+                ],
+            }
+        ],
+        "chosen": [
+            {
+                "method": {
+                    "name": "fine_tuning",
+                    "what": "lora",
+                    "learning_rate": 0.001,
+                    "learning_rates": [0.001, 0.1],
+                },
+                "validation_accuracies": [0.8, 0.2],
+            }
+        ],
         "cost": {
             "evaluation_seconds": 412.0,
             "groups": 2,

@@ -1,16 +1,20 @@
 """The report: all of it in one file that asks the network for nothing and runs nobody's script."""
 
+import base64
+import csv
+import hashlib
 import json
 import re
 import sys
 from html import unescape
 from html.parser import HTMLParser
+from xml.etree import ElementTree
 
 import pytest
 
-from metacl.reporting import verdict, write_report
+from metacl.reporting import verdict, write_evaluation, write_report
 from metacl.reporting.report import cost_lines
-from metacl.reporting.table import cells
+from metacl.reporting.table import cells, comparisons
 
 VOID = {"meta", "br", "link", "img", "input", "hr"}
 
@@ -61,7 +65,7 @@ def test_every_row_and_sentence_is_in_it(written, results, metrics):
     html = written(results, metrics)
     page = Page(html)
     for row in results["rows"]:
-        assert cells(row) in page.rows
+        assert cells(row, comparisons(results["rows"])) in page.rows
     for sentence in verdict(results):
         assert sentence in unescape(html)
     for part in ("5-way 1-shot, 4 queries a class, 300 episodes", "name: demo", "torch ", "peft ", "metacl 0.1.0"):
@@ -72,12 +76,20 @@ def test_every_row_and_sentence_is_in_it(written, results, metrics):
 
 def test_it_refers_to_nothing_outside(written, results, metrics):
     page = Page(written(results, metrics))
-    assert not {"script", "link", "img", "iframe", "object"} & {*page.tags}
+    assert not {"link", "img", "iframe", "object"} & {*page.tags}
     for name, value in page.attributes:
         if name in ("src", "href", "xlink:href", "action", "data"):
             assert value.startswith("#")
         assert "url(" not in (value or "") or "url(#" in value
     assert "@import" not in written(results, metrics)
+
+
+def test_the_one_script_is_the_one_that_the_page_allows(written, results):
+    html = written(results)
+    (script,) = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
+    sha = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{sha}'" in html
+    assert "http" not in script and "fetch" not in script
 
 
 def test_the_same_run_gives_the_same_report(written, results, metrics):
@@ -88,8 +100,8 @@ def test_a_phone_and_a_dark_room_are_thought_of(written, results):
     html = written(results)
     assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in html
     assert "prefers-color-scheme: dark" in html
-    tables = re.findall(r"<div class=\"scroll[^>]*>\s*<table>", html)
-    assert len(tables) == html.count("<table>") == 2
+    tables = re.findall(r"<div class=\"scroll[^>]*>\s*<table", html)
+    assert len(tables) == html.count("<table") == 5
 
 
 def test_strings_from_data_and_config_are_not_html(written, results):
@@ -97,9 +109,10 @@ def test_strings_from_data_and_config_are_not_html(written, results):
     results["run"] = evil
     results["protocol"]["data"] = evil
     results["rows"][0]["method"] = evil
+    results["confusions"][0]["true"] = results["examples"][0]["query"][0]["text"] = evil
     html = written(results, config=f"name: {evil}\n")
-    assert "<script" not in html
-    assert [evil, *cells(results["rows"][0])[1:]] in Page(html).rows
+    assert html.count("<script") == 1  # the page's own
+    assert [evil, *cells(results["rows"][0], comparisons(results["rows"]))[1:]] in Page(html).rows
     assert f"name: {evil}" in unescape(html)
 
 
@@ -133,3 +146,38 @@ def test_a_run_of_no_seconds_has_no_share(results):
 def test_a_library_that_is_missing_does_not_cost_the_report(written, results, monkeypatch):
     monkeypatch.setattr("metacl.reporting.report.LIBRARIES", ("torch", "no-such-library"))
     assert "no-such-library not installed" in written(results)
+
+
+def test_metrics_confusions_and_episodes_are_in_it(written, results):
+    page = Page(written(results))
+    assert ["meta-learned", "5", "87.50", "88.00", "87.00", "3.25"] in page.rows
+    assert ["card arrival", "card delivery", "3", "12", "25.0"] in page.rows
+    assert ["where is it", "card delivery", "card arrival (61 %)"] in page.rows
+    assert "1 of 1 answers wrong" in written(results)
+    assert "Chosen on validation classes: fine_tuning, lora: learning rate 0.001 of 0.001 (80.0 %), 0.1 (20.0 %)." in (
+        written(results)
+    )
+
+
+def test_results_of_an_older_version_have_a_report(written, results):
+    for name in ("confusions", "examples", "chosen"):
+        del results[name]
+    for row in results["rows"]:
+        del row["metrics"]
+    assert "Other metrics" not in written(results)
+
+
+def test_the_files_beside_it_hold_the_same(tmp_path, results):
+    page = write_evaluation(tmp_path / "report", results, "name: demo\n")
+    assert sorted(file.name for file in page.parent.iterdir()) == [
+        f"5-way_1-shot.{ending}" for ending in ("csv", "html", "json", "svg")
+    ]
+    assert json.loads(page.with_suffix(".json").read_text("utf-8")) == results
+    rows = list(csv.DictReader(page.with_suffix(".csv").read_text("utf-8").splitlines()))
+    assert [(row["method"], row["steps"], float(row["accuracy"]), float(row["macro_f1"])) for row in rows][-1] == (
+        "meta-learned",
+        "5",
+        0.88,
+        0.87,
+    )
+    ElementTree.fromstring(page.with_suffix(".svg").read_text("utf-8"))

@@ -1,0 +1,42 @@
+"""Ways to adapt to an episode's support set, one a file, compared on the same episodes."""
+
+from metacl.evaluation.methods.base import (
+    FROZEN,
+    META_LEARNED,
+    METHODS,
+    PRETRAINED,
+    AdaptationMethod,
+    Examples,
+    Predictor,
+    Row,
+    Scene,
+)
+from metacl.evaluation.methods.choosing import chosen_methods, default_methods
+from metacl.evaluation.methods.fine_tuning import FineTuning
+from metacl.evaluation.methods.inner_steps import InnerSteps, MetaLearned, Pretrained
+from metacl.evaluation.methods.label_names import LabelNames
+from metacl.evaluation.methods.logistic_regression import LogisticRegression
+from metacl.evaluation.methods.nearest_neighbour import NearestNeighbour
+from metacl.evaluation.methods.prototypes import FrozenPrototypes
+
+__all__ = [
+    "FROZEN",
+    "META_LEARNED",
+    "METHODS",
+    "PRETRAINED",
+    "AdaptationMethod",
+    "Examples",
+    "FineTuning",
+    "FrozenPrototypes",
+    "InnerSteps",
+    "LabelNames",
+    "LogisticRegression",
+    "MetaLearned",
+    "NearestNeighbour",
+    "Predictor",
+    "Pretrained",
+    "Row",
+    "Scene",
+    "chosen_methods",
+    "default_methods",
+]

@@ -1,0 +1,39 @@
+"""Zero-shot: what the names of the classes say."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import ClassVar
+
+from torch.nn.functional import normalize
+
+from metacl.evaluation.methods.base import METHODS, AdaptationMethod, Predictor, Row, Scene
+
+
+@METHODS.register("label_names")
+class LabelNames(AdaptationMethod):
+    """Cosine similarity of a text to the name of each class, by pretrained features; the support is not read.
+
+    temperature : cosines are divided by it, which makes probabilities of them and changes no answer.
+    """
+
+    temperature: float = 0.1
+    needs_features: ClassVar[bool] = True
+    needs_class_names: ClassVar[bool] = True
+
+    def rows(self) -> list[Row]:
+        """One."""
+        return [Row("label names, zero-shot", None)]
+
+    def adapt(self, scene: Scene) -> Iterator[tuple[Row, Predictor]]:
+        """Only the names are encoded."""
+        names = normalize(scene.frozen.of_texts([in_words(name) for name in scene.class_names]), dim=-1)
+        (row,) = self.rows()
+        yield row, lambda examples: normalize(scene.frozen.of(examples), dim=-1) @ names.T / self.temperature
+
+
+def in_words(name: str) -> str:
+    """``card_arrival`` and ``cardArrival`` become "card arrival", ``books / fiction`` "books fiction"."""
+    apart = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
+    return " ".join(re.split(r"[\W_]+", apart)).strip().lower() or name

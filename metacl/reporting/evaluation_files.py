@@ -1,0 +1,54 @@
+"""What ``metacl evaluate --report`` leaves: a page to read, and the same as figure, JSON and CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from metacl.coordination.run_folder import write_text
+from metacl.errors import ConfigError
+from metacl.reporting.plots import adaptation_curves
+from metacl.reporting.report import METRICS, write_report
+
+
+def check_report_folder(folder: Path) -> None:
+    """Before the work: may a report be written there? Raises `ConfigError` if not."""
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"--report {folder}: this is a file; name a folder.")
+    if not folder.absolute().parent.is_dir():
+        raise ConfigError(f"--report {folder}: the folder {folder.absolute().parent} does not exist.")
+
+
+def write_evaluation(folder: Path, results: Mapping[str, Any], config_yaml: str) -> Path:
+    """Write ``N-way_K-shot.html``, ``.svg``, ``.json`` and ``.csv``, over those that are there. Returns the page."""
+    folder.mkdir(exist_ok=True)
+    said = results["protocol"]
+    page = folder / f"{said['ways']}-way_{said['shots']}-shot.html"
+    write_text(page.with_suffix(".svg"), adaptation_curves(results["rows"]))
+    write_text(page.with_suffix(".json"), json.dumps(results, indent=2) + "\n")
+    write_text(page.with_suffix(".csv"), as_csv(results["rows"]))
+    write_report(page, results, [], config_yaml)
+    return page
+
+
+def as_csv(rows: list[Mapping[str, Any]]) -> str:
+    """A line a row of results.json: accuracy and its interval, metrics, seconds; fractions of 1."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["method", "steps", "accuracy", "low", "high", *METRICS, "seconds", "diverged"])
+    for row in rows:
+        writer.writerow(
+            [
+                row["method"],
+                "" if row["steps"] is None else row["steps"],
+                *(row["accuracy"][key] for key in ("mean", "low", "high")),
+                *(row["metrics"].get(name, "") for name in METRICS),
+                row["seconds"],
+                row["diverged"],
+            ]
+        )
+    return text.getvalue()

@@ -1,0 +1,201 @@
+"""Every method against an oracle: scikit-learn, scipy, torch's own optimizers, faiss."""
+
+import faiss
+import numpy as np
+import pytest
+import torch
+from scipy.special import softmax
+from sklearn.linear_model import LogisticRegression as Sklearn
+from sklearn.metrics.pairwise import cosine_similarity
+from sklearn.neighbors import NearestCentroid
+from sklearn.preprocessing import normalize
+
+from metacl.config import LEARNERS
+from metacl.coordination.worker import Worker
+from metacl.errors import ConfigError
+from metacl.evaluation.few_shot import _scene
+from metacl.evaluation.methods import (
+    FineTuning,
+    FrozenPrototypes,
+    LabelNames,
+    LogisticRegression,
+    MetaLearned,
+    NearestNeighbour,
+    Pretrained,
+    Row,
+    chosen_methods,
+)
+from metacl.evaluation.methods.fine_tuning import ADAPTERS
+from metacl.evaluation.methods.label_names import in_words
+from metacl.objectives import class_means
+from metacl.tasks import EpisodeShape, TaskAddress
+from tests.helpers import tiny_config
+from tests.small_runs import save_tiny_bert, small_config
+
+ADDRESS = TaskAddress("test", 1, 0, 0)
+
+
+@pytest.fixture
+def worker(tmp_path):
+    return Worker(tiny_config(tmp_path, inner={"step_size": {"value": 0.1, "head": 0.3, "learn": "none"}}))
+
+
+def scene_of(worker, ways=3, moved=0.0):
+    """A scene, the query's inputs and targets; what was learned is the pretrained start moved by a constant."""
+    episode = worker.source.episode(ADDRESS, EpisodeShape(ways=ways, shots=3, queries=4))
+    task = worker.learner.prepare(episode)
+    meta = worker.layout.flatten(worker.initial) + np.float32(moved)
+    return *_scene(worker, meta, episode, task), task.query.targets
+
+
+def arrays(worker, scene, query):
+    parts = [worker.learner.features(worker.initial, part.batch).detach().numpy() for part in (scene.support, query)]
+    return *parts, scene.targets.numpy()
+
+
+def only(method, scene, query):
+    ((row, predictor),) = method.adapt(scene)
+    assert [row] == method.rows()
+    return predictor(query).detach().numpy()
+
+
+def test_frozen_prototypes_go_by_the_cosine_to_the_class_means(worker):
+    scene, query, _ = scene_of(worker, moved=1.0)  # frozen: what was learned does not matter
+    support, asked, targets = arrays(worker, scene, query)
+    means = [normalize(support)[targets == label].mean(0) for label in range(3)]
+    found = only(FrozenPrototypes(), scene, query)
+    np.testing.assert_allclose(found, cosine_similarity(asked, means) / 0.1, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("ways", [2, 3])
+def test_logistic_regression_is_scikit_learns(worker, ways):
+    scene, query, _ = scene_of(worker, ways)
+    support, asked, targets = arrays(worker, scene, query)
+    expected = Sklearn().fit(normalize(support), targets).predict_proba(normalize(asked))
+    # For two classes scikit-learn fits one vector, whose log-odds are those of our two scores.
+    found = softmax(only(LogisticRegression(), scene, query), axis=1)
+    np.testing.assert_allclose(found, expected, atol=2e-4)
+
+
+def test_nearest_neighbour_is_that_of_faiss(worker):
+    scene, query, _ = scene_of(worker)
+    support, asked, targets = arrays(worker, scene, query)
+    index = faiss.IndexFlatIP(support.shape[1])
+    index.add(normalize(support))
+    _, nearest = index.search(normalize(asked), 1)
+    found = only(NearestNeighbour(), scene, query)
+    np.testing.assert_array_equal(found.argmax(-1), targets[nearest[:, 0]])
+
+
+def test_label_names_never_read_the_support(worker):
+    scene, query, _ = scene_of(worker)
+    names = worker.learner.encode([in_words(name) for name in scene.class_names], None)
+    expected = cosine_similarity(
+        worker.learner.features(worker.initial, query.batch).detach(),
+        worker.learner.features(worker.initial, names).detach(),
+    )
+    np.testing.assert_allclose(only(LabelNames(), scene, query) * 0.1, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("card_arrival", "card arrival"),
+        ("cardArrival", "card arrival"),
+        ("BOOKS & ARTS", "books arts"),
+        ("place of birth", "place of birth"),
+        ("P931", "p931"),
+        ("???", "???"),
+    ],
+)
+def test_names_in_words(name, words):
+    assert in_words(name) == words
+
+
+def test_zero_steps_of_proto_maml_are_scikit_learns_nearest_centroids(worker):
+    scene, query, _ = scene_of(worker)
+    support, asked, targets = arrays(worker, scene, query)
+    found = only(MetaLearned(steps=(0,)), scene, query)
+    np.testing.assert_array_equal(found.argmax(-1), NearestCentroid().fit(support, targets).predict(asked))
+
+
+def test_inner_steps_are_torchs_sgd(worker):
+    scene, query, _ = scene_of(worker)
+    learner, method = worker.learner, MetaLearned(steps=(3, 0, 1))
+    found = {row: predictor(query) for row, predictor in method.adapt(scene)}
+    assert list(found) == method.rows() == [Row("meta-learned", steps) for steps in (0, 1, 3)]
+    start = worker.config.objective.start(learner, worker.initial, scene.task)
+    leaves = {name: tensor.detach().clone().requires_grad_() for name, tensor in start.items()}
+    optimizer = torch.optim.SGD(
+        [{"params": [leaf], "lr": 0.3 if name.startswith("head.") else 0.1} for name, leaf in leaves.items()]
+    )
+    for step in range(4):
+        if (row := Row("meta-learned", step)) in found:
+            torch.testing.assert_close(found[row], learner.outputs(leaves, query.batch), rtol=1e-5, atol=1e-6)
+        optimizer.zero_grad()
+        learner.loss(leaves, scene.support.batch).backward()
+        optimizer.step()
+
+
+def test_pretrained_start_ignores_what_was_learned(worker):
+    (still, query, _), (moved, *_) = scene_of(worker), scene_of(worker, moved=0.5)
+    from_still, from_moved = (only(Pretrained(steps=(2,)), scene, query) for scene in (still, moved))
+    np.testing.assert_array_equal(from_still, from_moved)
+    assert not np.array_equal(only(MetaLearned(steps=(2,)), moved, query), from_moved)
+
+
+def test_frozen_features_of_a_text_do_not_depend_on_the_others(worker):
+    scene, query, _ = scene_of(worker)
+    together = scene.frozen.of_texts(query.inputs)
+    again = scene.frozen.of_texts(list(reversed(query.inputs)))
+    assert torch.equal(together, again.flip(0))
+    assert scene.frozen is scene_of(worker)[0].frozen  # the worker's, not the episode's
+
+
+def test_all_methods_but_those_that_do_not_fit(worker):
+    rows = [row.method for method in chosen_methods(["all"], (0, 2), worker.config) for row in method.rows()]
+    # The tiny learner is no transformer, so nothing is fine-tuned.
+    assert sorted(set(rows)) == [
+        "frozen prototypes",
+        "label names, zero-shot",
+        "logistic regression",
+        "meta-learned",
+        "nearest neighbour",
+        "pretrained",
+    ]
+    with pytest.raises(ConfigError, match="--methods fine_tuning: it tunes a transformer"):
+        chosen_methods(["fine_tuning"], (0,), worker.config)
+    with pytest.raises(ConfigError, match="'prototipes'"):
+        chosen_methods(["prototipes"], (0,), worker.config)
+
+
+@pytest.mark.parametrize(
+    ("what", "tuned"), [("full", "model."), ("last_layers", "layer.2."), ("lora", "lora_"), ("ia3", "ia3_")]
+)
+def test_fine_tuning_is_torchs_adam(tmp_path, what, tuned):
+    config = small_config(save_tiny_bert(tmp_path / "tiny"), tmp_path / "out", inner={"steps": 1})
+    worker = Worker(config)
+    scene, query, _ = scene_of(worker)
+    method = FineTuning(what=what, layers=1, steps=(1, 3), learning_rate=1e-2)
+    found = {row.steps: predictor(query).detach().clone() for row, predictor in method.adapt(scene)}
+    assert [row.steps for row in method.rows()] == list(found) == [1, 3]
+    learner = LEARNERS.build({**config.learner.to_dict(), "adapter": ADAPTERS[what]}).build(config.seed)
+    support = learner.encode(list(scene.support.inputs), scene.targets.tolist())
+    asked = learner.encode(list(query.inputs), None)
+    leaves = {name: tensor.detach().clone() for name, tensor in learner.initial.items()}
+    means = class_means(learner.features(leaves, support), scene.targets, 3).detach()
+    leaves |= {"head.weight": 2 * means, "head.bias": -(means * means).sum(-1)}
+    adapting = [tensor.requires_grad_() for name, tensor in leaves.items() if tuned in name or "head." in name]
+    assert len(adapting) > 2
+    optimizer = torch.optim.Adam(adapting, lr=1e-2)
+    for step in range(1, 4):
+        optimizer.zero_grad()
+        learner.loss(leaves, support).backward()
+        optimizer.step()
+        if step in found:
+            torch.testing.assert_close(found[step], learner.outputs(leaves, asked), rtol=1e-3, atol=1e-3)
+
+
+def test_fine_tuning_tries_every_rate_unless_one_is_given():
+    assert [one.learning_rate for one in FineTuning().candidates()] == [1e-4, 3e-4, 1e-3, 3e-3]
+    assert FineTuning(learning_rate=0.1).candidates() == [FineTuning(learning_rate=0.1)]
