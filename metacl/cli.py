@@ -9,7 +9,7 @@ import json
 import shlex
 import shutil
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -268,7 +268,8 @@ def adapt(
     )
     if losses:
         out.print(f"loss on them before each step: {' '.join(losses)}", soft_wrap=True)
-    out.print(f"saved in {output}\ntry: metacl predict {output} --text '…'", soft_wrap=True)
+    out.print(f"saved in {output}, the texts with it (for --explain)", soft_wrap=True)
+    out.print(f"try: metacl predict {output} --text '…'", soft_wrap=True)
 
 
 @app.command(epilog=EXIT_CODES)
@@ -277,20 +278,35 @@ def predict(
     text: Annotated[list[str] | None, typer.Option("--text", help="A text; may be given several times.")] = None,
     file: Annotated[Path | None, typer.Option("--file", help="A UTF-8 file with one text a line.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line, with every probability.")] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Also say why: tokens and examples that speak for it.")
+    ] = False,
 ) -> None:
-    """Label texts with an adapted model: the likeliest label with its probability, one line a text."""
+    """Label texts with an adapted model: the likeliest label with its probability, one line a text.
+
+    --explain adds what each token adds to the label's score (integrated gradients) and the nearest of the texts that the
+    model was adapted to.
+    """
     from metacl.initialization import load_adapted
     from metacl.tasks.readers import read_lines
 
     texts = list(text or []) + (read_lines(file) if file is not None else [])
     if not texts:
         raise DataError("nothing to predict; give --text or --file.")
-    for line, prediction in zip(texts, load_adapted(model).predict(texts), strict=True):
+    adapted = load_adapted(model)
+    for line, prediction in zip(texts, adapted.predict(texts), strict=True):
+        reasons = adapted.explain(line) if explain else None
         if as_json:
             record = {"text": line, "label": prediction.label, "probabilities": prediction.probabilities}
+            if reasons is not None:
+                record |= {"tokens": reasons.tokens, "examples": [asdict(one) for one in reasons.examples]}
             print(json.dumps(record, ensure_ascii=False))
-        else:
-            print(f"{prediction.label}\t{prediction.probabilities[prediction.label]:.3f}\t{line}")
+            continue
+        print(f"{prediction.label}\t{prediction.probabilities[prediction.label]:.3f}\t{line}")
+        if reasons is not None:
+            print("    tokens:   " + "  ".join(f"{token} {share:+.2f}" for token, share in reasons.tokens))
+            for one in reasons.examples:
+                print(f"    like:     {one.similarity:.2f}  {one.label}: {one.text}")
 
 
 @app.command(epilog=EXIT_CODES)

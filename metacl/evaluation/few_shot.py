@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -16,12 +16,10 @@ from metacl.coordination.executor import Executor
 from metacl.coordination.flat import Flat
 from metacl.coordination.worker import Meta, Work, Worker
 from metacl.evaluation.classification import confusion, expected_calibration_error, precision_recall_f1
-from metacl.evaluation.frozen_features import FrozenFeatures
-from metacl.evaluation.methods import FROZEN, META_LEARNED, PRETRAINED, AdaptationMethod, Examples, Row, Scene
+from metacl.evaluation.methods import FROZEN, META_LEARNED, PRETRAINED, AdaptationMethod, Row, Scene
 from metacl.evaluation.statistics import Difference, Estimate, mean_interval, paired_difference
-from metacl.learners.base import Task
 from metacl.metagradients import InnerLoopDiverged
-from metacl.tasks import ArrayEpisode, Episode, EpisodeShape, TaskAddress
+from metacl.tasks import Episode, EpisodeShape, TaskAddress
 
 SAME_STEPS = "pretrained, same steps"
 BEST_PRETRAINED = "pretrained, best row"
@@ -58,7 +56,7 @@ class EpisodeScore:
 
 @dataclass(frozen=True)
 class CompareMethods(Work[tuple[EpisodeScore, ...]]):
-    """All methods on one episode, which is encoded once."""
+    """All methods on one episode, which is encoded once at most."""
 
     methods: tuple[AdaptationMethod, ...]
     shape: EpisodeShape
@@ -66,40 +64,24 @@ class CompareMethods(Work[tuple[EpisodeScore, ...]]):
     def __call__(self, worker: Worker, address: TaskAddress, meta: Flat) -> tuple[EpisodeScore, ...]:
         """Scores in the order of the methods' rows."""
         episode = worker.source.episode(address, self.shape)
-        task = worker.learner.prepare(episode)
-        assert task.query.targets is not None
-        targets = tuple(task.query.targets.tolist())
-        scene, query = _scene(worker, meta, episode, task)
+        labels = episode.query_labels if isinstance(episode, Episode) else episode.query[1].tolist()
+        scene, targets = Scene(worker, meta, episode), tuple(labels)
+        # What all methods share is no method's time, whoever asks first.
         if any(method.needs_features for method in self.methods):
-            scene.frozen.of(scene.support)  # once a text, whoever asks first: no method's time
+            scene.frozen.of(scene.support)
+        if any(method.reads_batches for method in self.methods):
+            _ = scene.task
         scores: list[EpisodeScore] = []
         for method in self.methods:
             found = {row: EpisodeScore(row, targets, (), (), 0.0) for row in method.rows()}
             with contextlib.suppress(InnerLoopDiverged):
-                for score in _answers(method, scene, query, targets):
+                for score in _answers(method, scene, targets):
                     found[score.row] = score
             scores += found.values()
         return tuple(scores)
 
 
-def _scene(worker: Worker, meta: Flat, episode: Episode | ArrayEpisode, task: Task) -> tuple[Scene, Examples]:
-    """What a method sees, and the query's inputs."""
-    names: tuple[str, ...] = ()
-    support: Sequence[Any]
-    query: Sequence[Any]
-    if isinstance(episode, Episode):
-        names, support, query = episode.class_names, episode.support_texts, episode.query_texts
-    else:
-        support, query = list(episode.support[0]), list(episode.query[0])
-    unlabelled = replace(task.query, targets=None)
-    task = replace(task, query=unlabelled)
-    scene = Scene(worker, meta, task, Examples(support, task.support), names, FrozenFeatures.kept_by(worker))
-    return scene, Examples(query, unlabelled)
-
-
-def _answers(
-    method: AdaptationMethod, scene: Scene, query: Examples, targets: tuple[int, ...]
-) -> Iterator[EpisodeScore]:
+def _answers(method: AdaptationMethod, scene: Scene, targets: tuple[int, ...]) -> Iterator[EpisodeScore]:
     """Scores as the method goes on. What is timed is adapting, without answering."""
     adapting, seconds = method.adapt(scene), 0.0
     while True:
@@ -110,7 +92,7 @@ def _answers(
             return
         row, predictor = found
         with torch.no_grad():
-            scores = predictor(query)
+            scores = predictor(scene.query)
         if bool(torch.isfinite(scores).all()):
             confidences, predicted = scores.double().softmax(-1).max(-1)
             yield EpisodeScore(row, targets, tuple(predicted.tolist()), tuple(confidences.tolist()), seconds)

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -25,6 +26,9 @@ from metacl.initialization.folder import (
 from metacl.learners.base import Learner, Params, Task
 from metacl.metagradients import InnerLoopDiverged, plain_gradient
 from metacl.metagradients import adapt as walk
+
+if TYPE_CHECKING:
+    from metacl.initialization.explain import Explanation
 
 PREDICT_BATCH = 64
 ADAPTED = ("adapted.json", "an adapted model")
@@ -92,7 +96,8 @@ class Initialization:
             if not bool(torch.isfinite(tensor).all()):
                 raise TrainingError(f"{name} is not finite after {steps} inner steps. Take fewer steps.")
         params = self.config.objective.bind(end.theta, self.meta)
-        return AdaptedClassifier(self.config, self.learner, params, names, end.losses)
+        examples = list(zip(texts, labels, strict=True))
+        return AdaptedClassifier(self.config, self.learner, params, names, end.losses, examples)
 
 
 class AdaptedClassifier:
@@ -104,16 +109,34 @@ class AdaptedClassifier:
         In the order of the model's outputs.
     support_losses : list of float
         The loss on the adaptation texts before each inner step.
+    support : list of (text, label)
+        What it was adapted to, for explanations.
     """
 
     def __init__(
-        self, config: RunConfig, learner: Learner, params: Params, labels: tuple[str, ...], losses: list[float]
+        self,
+        config: RunConfig,
+        learner: Learner,
+        params: Params,
+        labels: tuple[str, ...],
+        losses: list[float],
+        support: Sequence[tuple[str, str]] = (),
     ) -> None:
         self.config = config
         self.learner = learner
         self.params = params
         self.labels = labels
         self.support_losses = losses
+        self.support = list(support)
+
+    def explain(self, text: str) -> Explanation:
+        """The label of a text with the tokens and the adaptation examples that speak for it.
+
+        Raises `DataError` as `predict` does, and `ConfigError` if the model is no text classifier.
+        """
+        from metacl.initialization.explain import explain  # captum takes a second to import
+
+        return explain(self, text)
 
     def predict(self, texts: Sequence[str]) -> list[Prediction]:
         """The label of each text with probabilities. Raises `DataError` on what is no text, or an empty one."""
@@ -137,6 +160,7 @@ class AdaptedClassifier:
                 "format": FORMAT,
                 "labels": self.labels,
                 "support_losses": self.support_losses,
+                "support": self.support,
                 "config": self.config.to_dict(),
             }
             (aside / "adapted.json").write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n", "utf-8")
@@ -161,7 +185,9 @@ def load_adapted(path: str | Path) -> AdaptedClassifier:
     missing = sorted({*learner.initial, "head.weight", "head.bias"} - set(params))
     if missing:
         raise DataError(f"{path}: damaged ({missing[0]} missing).")
-    return AdaptedClassifier(config, learner, params, tuple(about["labels"]), list(about["support_losses"]))
+    support = [(text, label) for text, label in about.get("support", [])]  # older folders have none
+    losses = list(about["support_losses"])
+    return AdaptedClassifier(config, learner, params, tuple(about["labels"]), losses, support)
 
 
 def check_adapted_output(path: Path) -> None:

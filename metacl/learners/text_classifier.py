@@ -118,6 +118,26 @@ class TextClassifier(TransformerLearner):
         """The head of `outputs` alone."""
         return self.config.logit_scale * F.linear(features, params["head.weight"], params["head.bias"])
 
+    def token_ids(self, text: str) -> tuple[Tensor, Tensor]:
+        """One text's tokens (1, L), cut at `max_length`, and the attention to each, all ones."""
+        ids = self.tokenizer(text, truncation=True, max_length=self.config.max_length)["input_ids"]
+        tokens = torch.tensor([ids], device=self.device)
+        return tokens, torch.ones_like(tokens)
+
+    def without_words(self, ids: Tensor) -> Tensor:
+        """The same tokens, with padding for all but special ones."""
+        special = torch.isin(ids, torch.tensor(self.tokenizer.all_special_ids, device=ids.device))
+        return torch.where(special, ids, torch.full_like(ids, self.tokenizer.pad_token_id))
+
+    def embeddings(self, params: Params, ids: Tensor) -> Tensor:
+        """The word embeddings (B, L, D) of tokens (B, L)."""
+        return self.adapted.input_embeddings(self.bound(params))[ids]
+
+    def outputs_of_embeddings(self, params: Params, embeddings: Tensor, mask: Tensor) -> Tensor:
+        """`outputs` (B, N) of word embeddings (B, L, D) in the place of tokens, with the attention mask (B, L)."""
+        group = Group({"inputs_embeds": embeddings, "attention_mask": mask}, None)
+        return self.scores(params, self._pooled(self.bound(params), group))
+
     def self_supervised_loss(self, params: Params, batch: Batch) -> Tensor:
         """Mean cross-entropy of masked tokens (Devlin et al. 2019, sec. 3.1, without its random replacements).
 

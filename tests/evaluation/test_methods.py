@@ -13,8 +13,9 @@ from sklearn.preprocessing import normalize
 from metacl.config import LEARNERS
 from metacl.coordination.worker import Worker
 from metacl.errors import ConfigError
-from metacl.evaluation.few_shot import _scene
+from metacl.evaluation.few_shot import CompareMethods
 from metacl.evaluation.methods import (
+    Examples,
     FineTuning,
     FrozenPrototypes,
     LabelNames,
@@ -23,6 +24,7 @@ from metacl.evaluation.methods import (
     NearestNeighbour,
     Pretrained,
     Row,
+    Scene,
     chosen_methods,
 )
 from metacl.evaluation.methods.fine_tuning import ADAPTERS
@@ -41,11 +43,11 @@ def worker(tmp_path):
 
 
 def scene_of(worker, ways=3, moved=0.0):
-    """A scene, the query's inputs and targets; what was learned is the pretrained start moved by a constant."""
+    """A scene and its query; what was learned is the pretrained start moved by a constant."""
     episode = worker.source.episode(ADDRESS, EpisodeShape(ways=ways, shots=3, queries=4))
-    task = worker.learner.prepare(episode)
-    meta = worker.layout.flatten(worker.initial) + np.float32(moved)
-    return *_scene(worker, meta, episode, task), task.query.targets
+    scene = Scene(worker, worker.layout.flatten(worker.initial) + np.float32(moved), episode)
+    assert scene.task.query.targets is None  # nobody can look
+    return scene, scene.query
 
 
 def arrays(worker, scene, query):
@@ -60,7 +62,7 @@ def only(method, scene, query):
 
 
 def test_frozen_prototypes_go_by_the_cosine_to_the_class_means(worker):
-    scene, query, _ = scene_of(worker, moved=1.0)  # frozen: what was learned does not matter
+    scene, query = scene_of(worker, moved=1.0)  # frozen: what was learned does not matter
     support, asked, targets = arrays(worker, scene, query)
     means = [normalize(support)[targets == label].mean(0) for label in range(3)]
     found = only(FrozenPrototypes(), scene, query)
@@ -69,7 +71,7 @@ def test_frozen_prototypes_go_by_the_cosine_to_the_class_means(worker):
 
 @pytest.mark.parametrize("ways", [2, 3])
 def test_logistic_regression_is_scikit_learns(worker, ways):
-    scene, query, _ = scene_of(worker, ways)
+    scene, query = scene_of(worker, ways)
     support, asked, targets = arrays(worker, scene, query)
     expected = Sklearn().fit(normalize(support), targets).predict_proba(normalize(asked))
     # For two classes scikit-learn fits one vector, whose log-odds are those of our two scores.
@@ -78,7 +80,7 @@ def test_logistic_regression_is_scikit_learns(worker, ways):
 
 
 def test_nearest_neighbour_is_that_of_faiss(worker):
-    scene, query, _ = scene_of(worker)
+    scene, query = scene_of(worker)
     support, asked, targets = arrays(worker, scene, query)
     index = faiss.IndexFlatIP(support.shape[1])
     index.add(normalize(support))
@@ -88,7 +90,7 @@ def test_nearest_neighbour_is_that_of_faiss(worker):
 
 
 def test_label_names_never_read_the_support(worker):
-    scene, query, _ = scene_of(worker)
+    scene, query = scene_of(worker)
     names = worker.learner.encode([in_words(name) for name in scene.class_names], None)
     expected = cosine_similarity(
         worker.learner.features(worker.initial, query.batch).detach(),
@@ -113,14 +115,14 @@ def test_names_in_words(name, words):
 
 
 def test_zero_steps_of_proto_maml_are_scikit_learns_nearest_centroids(worker):
-    scene, query, _ = scene_of(worker)
+    scene, query = scene_of(worker)
     support, asked, targets = arrays(worker, scene, query)
     found = only(MetaLearned(steps=(0,)), scene, query)
     np.testing.assert_array_equal(found.argmax(-1), NearestCentroid().fit(support, targets).predict(asked))
 
 
 def test_inner_steps_are_torchs_sgd(worker):
-    scene, query, _ = scene_of(worker)
+    scene, query = scene_of(worker)
     learner, method = worker.learner, MetaLearned(steps=(3, 0, 1))
     found = {row: predictor(query) for row, predictor in method.adapt(scene)}
     assert list(found) == method.rows() == [Row("meta-learned", steps) for steps in (0, 1, 3)]
@@ -138,18 +140,25 @@ def test_inner_steps_are_torchs_sgd(worker):
 
 
 def test_pretrained_start_ignores_what_was_learned(worker):
-    (still, query, _), (moved, *_) = scene_of(worker), scene_of(worker, moved=0.5)
+    (still, query), (moved, _) = scene_of(worker), scene_of(worker, moved=0.5)
     from_still, from_moved = (only(Pretrained(steps=(2,)), scene, query) for scene in (still, moved))
     np.testing.assert_array_equal(from_still, from_moved)
     assert not np.array_equal(only(MetaLearned(steps=(2,)), moved, query), from_moved)
 
 
 def test_frozen_features_of_a_text_do_not_depend_on_the_others(worker):
-    scene, query, _ = scene_of(worker)
+    scene, query = scene_of(worker)
     together = scene.frozen.of_texts(query.inputs)
     again = scene.frozen.of_texts(list(reversed(query.inputs)))
     assert torch.equal(together, again.flip(0))
     assert scene.frozen is scene_of(worker)[0].frozen  # the worker's, not the episode's
+
+
+def test_frozen_methods_cost_no_pass_through_the_frozen_layers(worker, monkeypatch):
+    monkeypatch.setattr(Examples, "batch", property(lambda self: pytest.fail("encoded")))
+    methods = (FrozenPrototypes(), LogisticRegression(), NearestNeighbour(), LabelNames())
+    scores = CompareMethods(methods, EpisodeShape(ways=3, shots=2, queries=2))(worker, ADDRESS, np.zeros(0, np.float32))
+    assert [len(score.predicted) for score in scores] == [6] * 4
 
 
 def test_all_methods_but_those_that_do_not_fit(worker):
@@ -175,7 +184,7 @@ def test_all_methods_but_those_that_do_not_fit(worker):
 def test_fine_tuning_is_torchs_adam(tmp_path, what, tuned):
     config = small_config(save_tiny_bert(tmp_path / "tiny"), tmp_path / "out", inner={"steps": 1})
     worker = Worker(config)
-    scene, query, _ = scene_of(worker)
+    scene, query = scene_of(worker)
     method = FineTuning(what=what, layers=1, steps=(1, 3), learning_rate=1e-2)
     found = {row.steps: predictor(query).detach().clone() for row, predictor in method.adapt(scene)}
     assert [row.steps for row in method.rows()] == list(found) == [1, 3]

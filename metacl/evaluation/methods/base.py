@@ -1,6 +1,6 @@
 """A way to adapt to an episode's support set, and what it may see on the way.
 
-A method never sees the query's labels: a scene's task has none. What it yields answers any examples, so that the same
+A method never sees the query's labels: a scene has none. What it yields answers any examples, so that the same
 object serves an evaluation and a person's own texts.
 """
 
@@ -9,15 +9,18 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from metacl.coordination.flat import Flat
 from metacl.coordination.worker import Worker
 from metacl.evaluation.frozen_features import FrozenFeatures
-from metacl.learners.base import Batch, Task
+from metacl.learners.base import Batch, Learner, Task
 from metacl.registry import Component, Registry
+from metacl.tasks import ArrayEpisode, Episode
 
 FROZEN, PRETRAINED, META_LEARNED = "frozen prototypes", "pretrained", "meta-learned"
 """The names that three rows of the closing table go by."""
@@ -31,39 +34,66 @@ class Row:
     steps: int | None
 
 
-@dataclass(frozen=True)
 class Examples:
-    """B examples: as they were read (texts, or arrays), and encoded by the run's learner."""
+    """B examples as they were read: texts, or arrays. labels : class positions; None where nobody may know them."""
 
-    inputs: Sequence[Any]
-    batch: Batch
+    def __init__(self, learner: Learner, inputs: Sequence[Any], labels: Sequence[int] | None) -> None:
+        self._learner = learner
+        self.inputs = inputs
+        self.labels = labels
+
+    @cached_property
+    def batch(self) -> Batch:
+        """Encoded by the run's learner, its frozen layers included, when first asked for."""
+        return self._learner.encode(self.inputs, self.labels)
 
 
 Predictor = Callable[[Examples], Tensor]
 """Scores (B, N) of B examples, whose softmax is the probability of each class."""
 
 
-@dataclass(frozen=True)
 class Scene:
     """What a method adapts in.
 
-    meta : the learned parameters. task : the episode encoded by the run's learner, the query without targets (an
-    objective may adapt to its inputs). support : its labelled examples. class_names : where the classes have names.
-    frozen : the pretrained features of examples, each computed once.
+    Attributes
+    ----------
+    worker : Worker
+    meta : (P,) the learned parameters
+    support : Examples
+        With labels.
+    query : Examples
+        Without: an objective may adapt to its inputs.
+    class_names : tuple of str
+        Where the classes have names; else ().
+    ways : N
+    frozen : FrozenFeatures
+        The pretrained features of examples, each computed once.
     """
 
-    worker: Worker
-    meta: Flat
-    task: Task
-    support: Examples
-    class_names: tuple[str, ...]
-    frozen: FrozenFeatures
+    def __init__(self, worker: Worker, meta: Flat, episode: Episode | ArrayEpisode) -> None:
+        self.worker = worker
+        self.meta = meta
+        self.address = episode.address
+        self.frozen = FrozenFeatures.kept_by(worker)
+        self.class_names: tuple[str, ...] = ()
+        support: tuple[Any, Any]
+        if isinstance(episode, Episode):
+            self.class_names, self.ways = episode.class_names, len(episode.class_names)
+            support, query = (episode.support_texts, episode.support_labels), episode.query_texts
+        else:
+            self.ways, support, query = episode.ways, episode.support, episode.query[0]
+        self.support = Examples(worker.learner, *support)
+        self.query = Examples(worker.learner, query, None)
+
+    @cached_property
+    def task(self) -> Task:
+        """The episode encoded by the run's learner, when first asked for; the query without targets."""
+        return Task(self.ways, self.support.batch, self.query.batch, self.address)
 
     @property
     def targets(self) -> Tensor:
         """Class positions (B,) of the support."""
-        assert self.support.batch.targets is not None, "a support set is labelled"
-        return self.support.batch.targets
+        return torch.as_tensor(self.support.labels, device=self.worker.learner.device)
 
 
 class AdaptationMethod(Component):
@@ -73,6 +103,8 @@ class AdaptationMethod(Component):
     """Whether it needs a learner that gives feature vectors."""
     needs_class_names: ClassVar[bool] = False
     """Whether it needs classes with names."""
+    reads_batches: ClassVar[bool] = False
+    """Whether it reads the scene's task, which costs a pass through the frozen layers."""
 
     def candidates(self) -> list[AdaptationMethod]:
         """What to choose from by episodes of the validation classes, before it is compared. Default: only this."""

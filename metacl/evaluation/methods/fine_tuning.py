@@ -76,8 +76,7 @@ class FineTuning(AdaptationMethod):
         assert self.learning_rate is not None, "one of the candidates adapts"
         learner = _learner(self._learner_config(scene), scene.worker.config.seed, scene.worker.learner.device)
         support = learner.encode(list(scene.support.inputs), scene.targets.tolist())
-        unlabelled = learner.encode(list(scene.support.inputs), None)
-        task = Task(scene.task.ways, support, unlabelled, scene.task.address)
+        task = Task(scene.ways, support, support, scene.address)  # it asks nothing of a query
         objective = _FromTheTop(depth=self._depth(learner))
         rates = {"value": self.learning_rate, "head": self.learning_rate, "learn": "none"}
         loop = InnerLoop.model_validate({"steps": max(self.steps), "optimizer": "adam", "step_size": rates})

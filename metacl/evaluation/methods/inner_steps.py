@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator
 from functools import partial
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field, NonNegativeInt
@@ -36,6 +36,7 @@ class InnerSteps(AdaptationMethod):
     """
 
     steps: Steps
+    reads_batches: ClassVar[bool] = True
 
     @property
     @abstractmethod

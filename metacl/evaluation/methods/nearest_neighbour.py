@@ -32,7 +32,7 @@ class NearestNeighbour(AdaptationMethod):
 
         def scores(examples: Examples) -> torch.Tensor:
             cosines = normalize(scene.frozen.of(examples), dim=-1) @ support.T
-            by_class = [cosines[:, targets == label].amax(-1) for label in range(scene.task.ways)]
+            by_class = [cosines[:, targets == label].amax(-1) for label in range(scene.ways)]
             return torch.stack(by_class, dim=-1) / self.temperature
 
         (row,) = self.rows()

@@ -28,6 +28,6 @@ class FrozenPrototypes(AdaptationMethod):
     def adapt(self, scene: Scene) -> Iterator[tuple[Row, Predictor]]:
         """The means of unit-length support features, themselves made unit length."""
         support = normalize(scene.frozen.of(scene.support), dim=-1)
-        means = normalize(class_means(support, scene.targets, scene.task.ways), dim=-1)
+        means = normalize(class_means(support, scene.targets, scene.ways), dim=-1)
         (row,) = self.rows()
         yield row, lambda examples: normalize(scene.frozen.of(examples), dim=-1) @ means.T / self.temperature
