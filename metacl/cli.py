@@ -284,7 +284,7 @@ def predict(
 ) -> None:
     """Label texts with an adapted model: the likeliest label with its probability, one line a text.
 
-    --explain adds what each token adds to the label's score (integrated gradients) and the nearest of the texts that the
+    --explain: what each token adds to the label's score (integrated gradients), and the nearest of the texts that the
     model was adapted to.
     """
     from metacl.initialization import load_adapted
