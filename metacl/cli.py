@@ -240,6 +240,30 @@ def _write_results(path: Path | None, results: list[dict[str, Any]]) -> None:
 
 
 @app.command(epilog=EXIT_CODES)
+def report(
+    sources: Annotated[
+        list[Path], typer.Argument(metavar="RUN…", help="Folders of evaluated runs, or JSON files of evaluations.")
+    ],
+    latex: Annotated[bool, typer.Option("--latex", help="As a LaTeX table (booktabs) instead.")] = False,
+) -> None:
+    """Put the results of several runs side by side; differences are paired only within a run's own report."""
+    from metacl.reporting import as_latex, compare, read_results
+
+    found = compare([results for source in sources for results in read_results(source)])
+    if latex:
+        print(as_latex(found), end="")
+        return
+    table = Table(*(escape(header) for header in found.headers), box=None)
+    for line in found.lines:
+        table.add_row(*(escape(cell) for cell in line))
+    out.print(table)
+    for note in found.notes:
+        out.print(escape(note), soft_wrap=True, highlight=False)
+    if not found.same:
+        out.print("[yellow]![/] These are not the same episodes: compare columns with care.", soft_wrap=True)
+
+
+@app.command(epilog=EXIT_CODES)
 def adapt(
     init: Annotated[Path, typer.Argument(metavar="INIT", help="An initialization's folder or its run's.")],
     data: Annotated[Path, typer.Option("--data", help="File or folder of labelled texts: JSONL, CSV, Parquet, …")],

@@ -1,5 +1,6 @@
 """What a person sees of a run: progress while it lasts, the closing table, the report."""
 
+from metacl.reporting.comparison import as_latex, compare, read_results
 from metacl.reporting.evaluation_files import check_report_folder, write_evaluation
 from metacl.reporting.perplexity import perplexity_table
 from metacl.reporting.progress import QuietProgress, RichProgress
@@ -11,10 +12,13 @@ from metacl.reporting.wording import cost
 __all__ = [
     "QuietProgress",
     "RichProgress",
+    "as_latex",
     "check_report_folder",
     "closing_table",
+    "compare",
     "cost",
     "perplexity_table",
+    "read_results",
     "verdict",
     "write_evaluation",
     "write_report",

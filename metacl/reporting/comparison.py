@@ -1,0 +1,100 @@
+"""Results of several runs side by side, for the terminal and for a paper."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from metacl.errors import DataError
+from metacl.evaluation.methods import META_LEARNED
+from metacl.reporting.table import ABSENT
+from metacl.reporting.wording import percent, protocol
+
+NEEDED = {"run", "protocol", "rows"}
+ESCAPES = {"\\": r"\textbackslash{}", **{sign: f"\\{sign}" for sign in "&%$#_{}"}, "~": r"\textasciitilde{}"}
+ESCAPES["^"] = r"\textasciicircum{}"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A table of accuracies: a line a method and number of steps, a column a run.
+
+    notes : the protocol of each column. same : whether all columns are of the same episodes.
+    """
+
+    headers: list[str]
+    lines: list[list[str]]
+    notes: list[str]
+    same: bool
+
+
+def read_results(path: Path) -> list[dict[str, Any]]:
+    """The evaluations in a run's folder, or in a file that ``metacl evaluate --json`` or ``--report`` wrote.
+
+    Raises
+    ------
+    DataError
+        There is none, or it holds something else.
+    """
+    file = path / "results.json" if path.is_dir() else path
+    if not file.is_file():
+        raise DataError(f"{file}: not there. Name the folder of an evaluated run, or the JSON of an evaluation.")
+    try:
+        found = json.loads(file.read_text("utf-8"))
+    except ValueError as error:
+        raise DataError(f"{file}: no JSON ({error}).") from None
+    results = found if isinstance(found, list) else [found]
+    for one in results:
+        if not isinstance(one, dict) or not set(one) >= NEEDED or not all("accuracy" in row for row in one["rows"]):
+            raise DataError(f"{file}: holds no accuracies; expected what metacl train or metacl evaluate wrote.")
+    return results
+
+
+def compare(results: Sequence[Mapping[str, Any]]) -> Comparison:
+    """Lines in the order in which methods first appear, the meta-learned last."""
+    rows = {(row["method"], row["steps"]) for one in results for row in one["rows"]}
+    first = {
+        row["method"]: place for place, row in reversed(list(enumerate(row for r in results for row in r["rows"])))
+    }
+    order = sorted(rows, key=lambda row: (row[0] == META_LEARNED, first[row[0]], -1 if row[1] is None else row[1]))
+    accuracies = [{(row["method"], row["steps"]): percent(row["accuracy"]) for row in one["rows"]} for one in results]
+    return Comparison(
+        ["method", "inner steps", *(str(one["run"]) for one in results)],
+        [
+            [method, ABSENT if steps is None else str(steps), *(of.get((method, steps), ABSENT) for of in accuracies)]
+            for method, steps in order
+        ],
+        [f"{one['run']}: {protocol(one)}" for one in results],
+        len({_episodes(one) for one in results}) == 1,
+    )
+
+
+def _episodes(results: Mapping[str, Any]) -> str:
+    asked = ("data", "split", "ways", "shots", "queries", "episodes", "seed")
+    return json.dumps([results["protocol"].get(key) for key in asked])
+
+
+def as_latex(comparison: Comparison) -> str:
+    """A ``tabular`` for the package booktabs, ready to paste; accuracies in percent with halves of their intervals."""
+    lines = [" & ".join(map(_latex, line)) + r" \\" for line in (comparison.headers, *comparison.lines)]
+    return "\n".join(
+        [
+            *(f"% {note}" for note in comparison.notes),
+            rf"\begin{{tabular}}{{lr{'c' * (len(comparison.headers) - 2)}}}",
+            r"\toprule",
+            lines[0],
+            r"\midrule",
+            *lines[1:],
+            r"\bottomrule",
+            r"\end{tabular}",
+            "",
+        ]
+    )
+
+
+def _latex(text: str) -> str:
+    escaped = "".join(ESCAPES.get(sign, sign) for sign in text)
+    return escaped.replace("±", r" $\pm$ ").replace(ABSENT, "--")

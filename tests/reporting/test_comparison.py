@@ -1,0 +1,70 @@
+"""Several runs in one table: every figure in its column, what is missing said, and LaTeX that compiles by eye."""
+
+import copy
+import json
+
+import pytest
+
+from metacl.cli import main
+from metacl.errors import DataError
+from metacl.reporting import as_latex, compare, read_results
+
+
+@pytest.fixture
+def two(results):
+    other = copy.deepcopy(results)
+    other["run"] = "50 % of_it"
+    other["rows"] = [{**row, "accuracy": {"mean": 0.5, "low": 0.4, "high": 0.6}} for row in other["rows"][1:]]
+    return [results, other]
+
+
+def test_every_figure_is_in_its_column(two):
+    found = compare(two)
+    assert found.headers == ["method", "inner steps", "demo", "50 % of_it"]
+    assert found.lines == [
+        ["frozen prototypes", "–", "81.00±0.80", "–"],
+        ["pretrained", "5", "83.00±0.80", "50.00±10.00"],
+        ["meta-learned", "0", "86.00±0.80", "50.00±10.00"],
+        ["meta-learned", "5", "88.00±0.80", "50.00±10.00"],
+    ]
+    assert found.same
+    two[1]["protocol"] = {**two[1]["protocol"], "seed": 8}
+    assert not compare(two).same
+
+
+def test_latex(two):
+    lines = as_latex(compare(two)).splitlines()
+    assert lines[0].startswith("% demo: 5-way 1-shot")
+    assert lines[2:6] == [
+        r"\begin{tabular}{lrcc}",
+        r"\toprule",
+        r"method & inner steps & demo & 50 \% of\_it \\",
+        r"\midrule",
+    ]
+    assert lines[6] == r"frozen prototypes & -- & 81.00 $\pm$ 0.80 & -- \\"
+    assert lines[-2:] == [r"\bottomrule", r"\end{tabular}"]
+
+
+def test_from_folders_and_files(two, tmp_path, capsys):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "results.json").write_text(json.dumps(two[0]))
+    (tmp_path / "both.json").write_text(json.dumps(two))
+    assert read_results(tmp_path / "run") == two[:1]
+    assert read_results(tmp_path / "both.json") == two
+    with pytest.raises(SystemExit) as exit_:
+        main(["report", str(tmp_path / "run"), str(tmp_path / "both.json")])
+    assert exit_.value.code == 0
+    said = capsys.readouterr().out
+    assert said.count("88.00±0.80") == 2 and "not the same episodes" not in said
+
+
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [(None, "not there"), ("{", "no JSON"), ("[1]", "holds no accuracies"), ('{"rows": []}', "holds no accuracies")],
+)
+def test_what_is_no_evaluation_is_named(tmp_path, content, part):
+    file = tmp_path / "found.json"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(DataError, match=part):
+        read_results(file)
