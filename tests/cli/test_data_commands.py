@@ -328,3 +328,19 @@ def test_split_mistakes(run, models, tmp_path, options, parts):
     assert code == 2, message
     assert [part for part in parts if part not in message] == [], message
     assert not Path("s.json").exists()
+
+
+def test_data_are_looked_at_without_a_model(run, models, tmp_path):
+    config = config_of(models, tmp_path, {"d/x.txt": "a b\n\u241e\nc d\n\u241e\ne f"}, {**DOMAINS, "path": "d"}, CAUSAL)
+    code, message = run("data", "check", config, "learner.model=not/there")
+    assert code == 0, message
+    for part in ("train: 1 domains", "not counted, for want of a tokenizer", "not/there"):
+        assert part in message
+
+
+def test_evaluation_of_domains_names_what_measures_them(run, models, tmp_path):
+    evaluation = {"evaluation": {"shape": {"ways": 1, "shots": 1, "queries": 1}, "episodes": 2}}
+    files = {"d/x.txt": "a b\n\u241e\nc d"}
+    config = config_of(models, tmp_path, files, {**DOMAINS, "path": "d"}, {**CAUSAL, **evaluation})
+    code, message = run("data", "check", config)
+    assert code == 2 and "Set evaluation=null" in message and f"metacl evaluate {tmp_path / 'out'}" in message
