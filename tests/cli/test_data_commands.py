@@ -234,11 +234,29 @@ BAD = {
         {},
         ["data.sources", "weight"],
     ),
+    "mixture with a source that is never drawn": (
+        {"a.jsonl": GOOD},
+        {"name": "mixture", "sources": [*TWO, {**TWO[0], "weight": 0}]},
+        {},
+        ["data.sources: source 3 is never drawn"],
+    ),
+    "curriculum without an end": (
+        {"a.jsonl": GOOD},
+        {"name": "mixture", "sources": TWO * 2, "curriculum_steps": 9},
+        {},
+        ["data.curriculum_steps", "final_weight"],
+    ),
+    "curriculum that ends in nothing": (
+        {"a.jsonl": GOOD},
+        {"name": "mixture", "sources": [{**TWO[0], "final_weight": 0}] * 2, "curriculum_steps": 9},
+        {},
+        ["data.sources", "final_weight above 0"],
+    ),
     "mixture with a negative weight": (
         {"a.jsonl": GOOD},
         {"name": "mixture", "sources": [{"source": {**LABELLED, "path": "a.jsonl"}, "weight": -1}] * 2},
         {},
-        ["weight", "greater than 0"],
+        ["weight", "greater than or equal to 0"],
     ),
 }
 
