@@ -22,6 +22,8 @@ from metacl.errors import ConfigError, DataError, MetaclError, ResourceError
 
 if TYPE_CHECKING:
     from metacl.coordination.coordinator import Resume
+    from metacl.initialization import AdaptedClassifier, AdaptedLanguageModel
+    from metacl.learners.generation import Generation
 
 EXIT_CODES = "Exit codes: 0 fine, 2 configuration or data, 3 resources, 4 training failed, 75 stopped but resumable."
 
@@ -266,34 +268,56 @@ def report(
 @app.command(epilog=EXIT_CODES)
 def adapt(
     init: Annotated[Path, typer.Argument(metavar="INIT", help="An initialization's folder or its run's.")],
-    data: Annotated[Path, typer.Option("--data", help="File or folder of labelled texts: JSONL, CSV, Parquet, …")],
+    data: Annotated[Path, typer.Option("--data", help="File or folder of texts: JSONL, CSV, Parquet, …")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the adapted model.")],
     steps: Annotated[int | None, typer.Option(min=0, help="Inner steps; default as trained.")] = None,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
 ) -> None:
-    """Adapt an initialization to your own labelled texts and save the adapted model."""
+    """Adapt an initialization to your own texts (labelled, for a classifier) and save the adapted model."""
     from metacl.initialization import check_adapted_output, load_initialization
+    from metacl.tasks.domain_source import DomainSource
     from metacl.tasks.readers import open_table
 
     check_adapted_output(output)
+    with err.status(f"loading {init}"):
+        initialization = load_initialization(init)
+    model: AdaptedClassifier | AdaptedLanguageModel
+    if not initialization.config.learner.classifies:
+        if text_column or label_column:
+            raise ConfigError("--text-column, --label-column: a language model's data are read as in its training.")
+        source = initialization.config.data
+        if not isinstance(source, DomainSource):
+            raise ConfigError(
+                f"{init}: it was trained on data {source.registered_name!r}; only of domain_text and prompt_completion "
+                f"is known how {data} is to be read. In Python: load_initialization(…).adapt_to_texts(texts)."
+            )
+        texts = source.model_copy(update={"path": data}).texts()
+        with err.status(f"adapting to {len(texts)} texts"):
+            model = initialization.adapt_to_texts(texts, steps)
+            model.save(output)
+        out.print(f"adapted to {len(texts)} texts", soft_wrap=True)
+        _said_of_adapting(model.support_losses, output)
+        return
     table = open_table(data, text_column, label_column)
     if table.columns.guessed:
         err.print(f"{data}: columns {table.columns.guessed}", soft_wrap=True, highlight=False, markup=False)
     examples = list(table.examples())
-    with err.status(f"loading {init}"):
-        initialization = load_initialization(init)
     with err.status(f"adapting to {len(examples)} texts"):
         model = initialization.adapt([e.text for e in examples], [e.label for e in examples], steps)
         model.save(output)
-    losses = [f"{loss:.3f}" for loss in model.support_losses]
     out.print(
         f"adapted to {len(examples)} texts of {len(model.labels)} labels: {', '.join(model.labels)}", soft_wrap=True
     )
+    _said_of_adapting(model.support_losses, output)
+    out.print("the texts are stored with it, for --explain", soft_wrap=True)
+
+
+def _said_of_adapting(losses: list[float], output: Path) -> None:
     if losses:
-        out.print(f"loss on them before each step: {' '.join(losses)}", soft_wrap=True)
-    out.print(f"saved in {output}, the texts with it (for --explain)", soft_wrap=True)
-    out.print(f"try: metacl predict {output} --text '…'", soft_wrap=True)
+        said = " ".join(f"{loss:.3f}" for loss in losses)
+        out.print(f"loss on them before each step: {said}", soft_wrap=True)
+    out.print(f"saved in {output}\ntry: metacl predict {output} --text '…'", soft_wrap=True)
 
 
 @app.command(epilog=EXIT_CODES)
@@ -302,26 +326,40 @@ def predict(
     text: Annotated[list[str] | None, typer.Option("--text", help="A text; may be given several times.")] = None,
     file: Annotated[Path | None, typer.Option("--file", help="A UTF-8 file with one text a line.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line, with every probability.")] = False,
-    explain: Annotated[
-        bool, typer.Option("--explain", help="Also say why: tokens and examples that speak for it.")
-    ] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="Also say why: by tokens and by examples.")] = False,
+    new_tokens: Annotated[int | None, typer.Option(help="Language model: at most so many tokens; default 64.")] = None,
+    beams: Annotated[int | None, typer.Option(help="Language model: beam search; default 1, greedy.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="Language model: sample, at this temperature.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Language model: sample from the likeliest tokens only.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Language model: of sampling; default 0.")] = None,
 ) -> None:
-    """Label texts with an adapted model: the likeliest label with its probability, one line a text.
+    """Label texts with an adapted classifier: the likeliest label with its probability, one line a text.
 
     --explain: what each token adds to the label's score (integrated gradients), and the nearest of the texts that the
-    model was adapted to.
+    model was adapted to. An adapted language model goes on after each text instead.
     """
-    from metacl.initialization import load_adapted
+    from metacl.initialization import AdaptedLanguageModel, load_adapted
     from metacl.tasks.readers import read_lines
 
     texts = list(text or []) + (read_lines(file) if file is not None else [])
     if not texts:
         raise DataError("nothing to predict; give --text or --file.")
     adapted = load_adapted(model)
+    chosen = dict(new_tokens=new_tokens, beams=beams, temperature=temperature, top_p=top_p, seed=seed)
+    given = {name: value for name, value in chosen.items() if value is not None}
+    if isinstance(adapted, AdaptedLanguageModel):
+        if explain:
+            raise ConfigError(f"--explain: {model} is a language model; this is for classifiers.")
+        for line, said in zip(texts, adapted.generate(texts, _generation(given)), strict=True):
+            print(json.dumps({"text": line, "said": said}, ensure_ascii=False) if as_json else " ".join(said.split()))
+        return
+    if given:
+        raise ConfigError(f"--{min(given).replace('_', '-')}: {model} is a classifier; this is for language models.")
     for line, prediction in zip(texts, adapted.predict(texts), strict=True):
         reasons = adapted.explain(line) if explain else None
         if as_json:
-            record = {"text": line, "label": prediction.label, "probabilities": prediction.probabilities}
+            record: dict[str, Any] = {"text": line, "label": prediction.label}
+            record["probabilities"] = prediction.probabilities
             if reasons is not None:
                 record |= {"tokens": reasons.tokens, "examples": [asdict(one) for one in reasons.examples]}
             print(json.dumps(record, ensure_ascii=False))
@@ -331,6 +369,18 @@ def predict(
             print("    tokens:   " + "  ".join(f"{token} {share:+.2f}" for token, share in reasons.tokens))
             for one in reasons.examples:
                 print(f"    like:     {one.similarity:.2f}  {one.label}: {one.text}")
+
+
+def _generation(given: dict[str, Any]) -> Generation:
+    from pydantic import ValidationError
+
+    from metacl.learners.generation import Generation
+    from metacl.registry import explain
+
+    try:
+        return Generation(**given)
+    except ValidationError as error:
+        raise ConfigError(explain(error, Generation, "--")) from None
 
 
 @app.command(epilog=EXIT_CODES)

@@ -317,7 +317,7 @@ class RunConfig(Component):
         if self.evaluation and not self.data.classes:
             raise ValueError(
                 f"evaluation: it counts right answers, and data {self.data.registered_name!r} has no classes. "
-                f"Set evaluation=null; metacl.read_initialization gives what was learned"
+                f"Set evaluation=null, and measure perplexity when the run is done: metacl evaluate {self.folder}"
             )
         if self.evaluation and self.objective.fixed_ways and self.evaluation.shape.ways != self.episodes.ways:
             raise ValueError(

@@ -75,9 +75,14 @@ def save_family(family: str, folder: Path, causal: bool = False, hidden: int = 3
         for parameter in model.parameters():
             parameter += 0.05 * torch.randn(parameter.shape)
     model.save_pretrained(folder)
+    save_tokenizer(folder)
+    return folder
+
+
+def save_tokenizer(folder: Path) -> None:
+    """A token for each of `SYMBOLS`, and no others."""
     tokenizer = Tokenizer(WordLevel({symbol: place for place, symbol in enumerate(SYMBOLS)}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = Split(Regex("."), "isolated")
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", model_max_length=64
     ).save_pretrained(folder)
-    return folder

@@ -29,7 +29,7 @@ def main() -> None:
         json.dumps(
             {
                 "mode": mode,
-                "said": source.describe().rpartition(": ")[0].rpartition(": ")[2],
+                "said": source.describe().replace(path, "FILE"),
                 "episodes_sha256": digest.hexdigest(),
                 "open_s": round(opened - started, 2),
                 "episode_ms": round(1000 * (opened_and_drawn - opened) / EPISODES, 3),

@@ -12,7 +12,7 @@ from metacl.data_check.finding import Finding, first_of
 from metacl.data_check.lengths import Counts, Lengths
 from metacl.data_check.reading import readable
 from metacl.data_check.repeats import Repeats
-from metacl.errors import DataError
+from metacl.errors import DataError, MetaclError
 from metacl.learners.loading import load_config_and_tokenizer
 from metacl.learners.pretrained import find_pretrained
 from metacl.learners.transformer import TransformerConfig
@@ -97,16 +97,21 @@ def _of_texts(survey: Survey, config: RunConfig) -> list[Finding]:
     """One pass over the texts."""
     total = sum(size for groups in survey.splits.values() for size in groups.values())
     observers: list[Repeats | Encodings | Lengths] = [Repeats(survey.unit), Encodings()]
+    beside: list[Finding] = []
     if isinstance(config.learner, TransformerConfig):
-        counts = _token_counter(config.learner)
         marker = config.data.completion_marker
-        observers.append(Lengths(counts, config.learner.max_length, total, survey.window, marker))
+        try:
+            counts = _token_counter(config.learner)
+        except MetaclError as error:  # the data can be looked at all the same
+            beside.append(Finding("lengths", f"not counted, for want of a tokenizer: {error}", "look"))
+        else:
+            observers.append(Lengths(counts, config.learner.max_length, total, survey.window, marker))
     seen = 0
     for example in itertools.islice(survey.examples(), MOST_EXAMPLES):
         seen += 1
         for observer in observers:
             observer.see(example)
-    found = [finding for observer in observers for finding in observer.findings()]
+    found = [finding for observer in observers for finding in observer.findings()] + beside
     if seen == MOST_EXAMPLES:
         found.append(Finding("note", f"texts were compared and measured among the first {MOST_EXAMPLES:,}", "look"))
     return found

@@ -2,6 +2,7 @@
 
 from metacl.initialization.adapt import (
     AdaptedClassifier,
+    AdaptedLanguageModel,
     Initialization,
     Prediction,
     check_adapted_output,
@@ -12,6 +13,7 @@ from metacl.initialization.folder import StoredInitialization, read_initializati
 
 __all__ = [
     "AdaptedClassifier",
+    "AdaptedLanguageModel",
     "Initialization",
     "Prediction",
     "StoredInitialization",

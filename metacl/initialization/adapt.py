@@ -1,4 +1,4 @@
-"""Adapting from an initialization to a user's own labelled texts, and predicting with the result."""
+"""Adapting from an initialization to a user's own texts, and predicting (or generating text) with the result."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -24,6 +24,8 @@ from metacl.initialization.folder import (
     written_whole,
 )
 from metacl.learners.base import Learner, Params, Task
+from metacl.learners.generation import Generation, generate
+from metacl.learners.transformer import TransformerLearner
 from metacl.metagradients import InnerLoopDiverged, plain_gradient
 from metacl.metagradients import adapt as walk
 
@@ -67,14 +69,13 @@ class Initialization:
         DataError
             Something else than lists of text, unequal lengths, an empty text, fewer than two labels.
         ConfigError
-            Negative steps, or a learned head of another number of labels.
+            Negative steps, a learned head of another number of labels, or a language model.
         TrainingError
             The steps led to numbers that are not finite.
         """
+        if not self.config.learner.classifies:
+            raise ConfigError("this initialization is of a language model, which takes no labels. Use adapt_to_texts.")
         _check_examples(texts, labels)
-        steps = self.config.inner.steps if steps is None else steps
-        if steps < 0:
-            raise ConfigError(f"steps: {steps}; expected 0 or more.")
         names = tuple(sorted(set(labels)))
         head = self.meta.get("head.bias")
         if head is not None and len(head) != len(names):
@@ -83,7 +84,36 @@ class Initialization:
                 f"Train with episodes.ways={len(names)}, or with objective=proto_maml, which takes any number."
             )
         support = self.learner.encode(list(texts), [names.index(label) for label in labels])
-        task = Task(ways=len(names), support=support, query=support)
+        params, losses = self._adapted(Task(ways=len(names), support=support, query=support), steps)
+        examples = list(zip(texts, labels, strict=True))
+        return AdaptedClassifier(self.config, self.learner, params, names, losses, examples)
+
+    def adapt_to_texts(self, texts: Sequence[str], steps: int | None = None) -> AdaptedLanguageModel:
+        """Adapt a language model to texts, written as those it was trained on (with their marker, if they have one).
+
+        Raises
+        ------
+        DataError
+            Something else than a list of text, an empty one, none at all.
+        ConfigError
+            Negative steps, or a classifier.
+        TrainingError
+            The steps led to numbers that are not finite.
+        """
+        if self.config.learner.classifies:
+            raise ConfigError("this initialization is of a classifier, which wants labels. Use adapt.")
+        _check_texts(texts)
+        if not texts:
+            raise DataError("no texts to adapt to.")
+        support = self.learner.encode(list(texts), None)
+        params, losses = self._adapted(Task(ways=1, support=support, query=support), steps)
+        return AdaptedLanguageModel(self.config, self.learner, params, losses)
+
+    def _adapted(self, task: Task, steps: int | None) -> tuple[Params, list[float]]:
+        """The parameters after so many inner steps (None: as trained), and the loss before each."""
+        steps = self.config.inner.steps if steps is None else steps
+        if steps < 0:
+            raise ConfigError(f"steps: {steps}; expected 0 or more.")
         loop = self.config.inner.model_copy(update={"steps": steps})
         problem = self.config.objective.problem(self.learner, self.meta, task, loop)
         with torch.no_grad():
@@ -95,9 +125,7 @@ class Initialization:
         for name, tensor in end.theta.items():
             if not bool(torch.isfinite(tensor).all()):
                 raise TrainingError(f"{name} is not finite after {steps} inner steps. Take fewer steps.")
-        params = self.config.objective.bind(end.theta, self.meta)
-        examples = list(zip(texts, labels, strict=True))
-        return AdaptedClassifier(self.config, self.learner, params, names, end.losses, examples)
+        return self.config.objective.bind(end.theta, self.meta), end.losses
 
 
 class AdaptedClassifier:
@@ -154,16 +182,37 @@ class AdaptedClassifier:
 
     def save(self, path: str | Path) -> None:
         """Write a folder that `load_adapted` reads (and PEFT, for the adapter). Raises `ConfigError` if it is taken."""
-        with written_whole(Path(path), *ADAPTED) as aside:
-            save_params(self.params, self.learner, aside)
-            about = {
-                "format": FORMAT,
-                "labels": self.labels,
-                "support_losses": self.support_losses,
-                "support": self.support,
-                "config": self.config.to_dict(),
-            }
-            (aside / "adapted.json").write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        _save(Path(path), self, {"labels": self.labels, "support": self.support})
+
+
+class AdaptedLanguageModel:
+    """A language model adapted to some texts.
+
+    Attributes
+    ----------
+    support_losses : list of float
+        The loss on the adaptation texts before each inner step, in nats per token.
+    """
+
+    def __init__(self, config: RunConfig, learner: Learner, params: Params, losses: list[float]) -> None:
+        self.config = config
+        self.learner = learner
+        self.params = params
+        self.support_losses = losses
+
+    def generate(self, prompts: Sequence[str], how: Generation | None = None) -> list[str]:
+        """What it says after each prompt; a marker that stands between prompts and completions is put there.
+
+        Raises `DataError` on what is no text, an empty one, or one that leaves no room.
+        """
+        _check_texts(prompts)
+        assert isinstance(self.learner, TransformerLearner)
+        given = [self.learner.as_prompt(prompt) for prompt in prompts]
+        return generate(self.learner, self.params, given, how or Generation())
+
+    def save(self, path: str | Path) -> None:
+        """Write a folder that `load_adapted` reads (and PEFT, for the adapter). Raises `ConfigError` if it is taken."""
+        _save(Path(path), self, {"labels": None})
 
 
 def load_initialization(path: str | Path) -> Initialization:
@@ -174,20 +223,35 @@ def load_initialization(path: str | Path) -> Initialization:
     return Initialization(read_initialization(path))
 
 
-def load_adapted(path: str | Path) -> AdaptedClassifier:
-    """Load what `AdaptedClassifier.save` (or ``metacl adapt``) wrote. Raises `DataError`."""
+def load_adapted(path: str | Path) -> AdaptedClassifier | AdaptedLanguageModel:
+    """Load what `save` (or ``metacl adapt``) wrote. Raises `DataError`."""
     path = Path(path)
     mark, what = ADAPTED
     about = read_about(path / mark, f"{what} (made by: metacl adapt)", ("config", "labels", "support_losses"))
     config = config_from_dict(about["config"], origin=str(path / mark))
     params = load_params(path, config.learner)
     learner = config.learner.build(config.seed)
-    missing = sorted({*learner.initial, "head.weight", "head.bias"} - set(params))
+    head = {"head.weight", "head.bias"} if config.learner.classifies else set()
+    missing = sorted({*learner.initial, *head} - set(params))
     if missing:
         raise DataError(f"{path}: damaged ({missing[0]} missing).")
-    support = [(text, label) for text, label in about.get("support", [])]  # older folders have none
     losses = list(about["support_losses"])
+    if not config.learner.classifies:
+        return AdaptedLanguageModel(config, learner, params, losses)
+    support = [(text, label) for text, label in about.get("support", [])]  # older folders have none
     return AdaptedClassifier(config, learner, params, tuple(about["labels"]), losses, support)
+
+
+def _save(path: Path, model: AdaptedClassifier | AdaptedLanguageModel, answers: dict[str, Any]) -> None:
+    with written_whole(path, *ADAPTED) as aside:
+        save_params(model.params, model.learner, aside)
+        about = {
+            "format": FORMAT,
+            **answers,
+            "support_losses": model.support_losses,
+            "config": model.config.to_dict(),
+        }
+        (aside / "adapted.json").write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
 
 def check_adapted_output(path: Path) -> None:

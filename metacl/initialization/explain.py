@@ -91,7 +91,8 @@ def _nearest(model: AdaptedClassifier, text: str, count: int) -> tuple[Example, 
         known = _features(model, [known for known, _ in model.support])
     cosines = (known @ asked.T)[:, 0]
     best = cosines.argsort(descending=True, stable=True)[:count].tolist()
-    return tuple(Example(*model.support[place], float(cosines[place])) for place in best)
+    examples = [(*model.support[place], float(cosines[place])) for place in best]
+    return tuple(Example(text, label, similarity) for text, label, similarity in examples)
 
 
 def _features(model: AdaptedClassifier, texts: Sequence[str]) -> Tensor:

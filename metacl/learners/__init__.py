@@ -13,6 +13,7 @@ from metacl.learners.causal_lm import CausalLanguageModel, CausalLanguageModelCo
 from metacl.learners.module import ModuleLearner
 from metacl.learners.networks import FeatureLearner, ModuleConfig
 from metacl.learners.samples import Samples
+from metacl.learners.seq2seq_lm import SequenceToSequence, SequenceToSequenceConfig
 from metacl.learners.text_classifier import TextClassifier, TextClassifierConfig
 
 __all__ = [
@@ -27,6 +28,8 @@ __all__ = [
     "ModuleLearner",
     "Params",
     "Samples",
+    "SequenceToSequence",
+    "SequenceToSequenceConfig",
     "Task",
     "TextClassifier",
     "TextClassifierConfig",

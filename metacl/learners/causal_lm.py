@@ -104,6 +104,10 @@ class CausalLanguageModel(TransformerLearner):
             )
         return marks
 
+    def as_prompt(self, text: str) -> str:
+        """With the marker, where there is one."""
+        return text + (self.config.completion_after or "")
+
     def outputs(self, params: Params, batch: Batch) -> Tensor:
         """Negative log-likelihood of each text's tokens that count, (B,), in nats."""
         bound = self.bound(params)

@@ -109,6 +109,10 @@ class TransformerLearner(Learner):
         self._forward = threading.RLock()
         """Held while the module runs: the prefix and `functional_call` change it for that long."""
 
+    def as_prompt(self, text: str) -> str:
+        """What is given to the model for it to go on after `text`. Default: the text."""
+        return text
+
     def peft_config(self) -> dict[str, Any]:
         """The adapter's config, naming the model as this config does."""
         return self.adapted.peft_config(self._options.model)

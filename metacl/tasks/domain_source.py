@@ -81,6 +81,10 @@ class DomainSource(TaskSource):
         """The names of all domains, sorted."""
         return sorted({domain for domain, _, _ in self._rows(self._columns())})
 
+    def texts(self) -> list[str]:
+        """All different documents, of whatever domain or split."""
+        return list({text: None for _, text, _ in self._rows(self._columns())})
+
     def _columns(self) -> Columns:
         first = next(iter(read_rows(self.path)))
         return choose_columns(first, {**self.wanted(), "domain_column": self.domain_column}, optional="domain_column")

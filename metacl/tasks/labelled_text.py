@@ -21,7 +21,7 @@ from metacl.tasks.episode import TASK_SOURCES, Split, Survey, Surveyed, TaskSour
 from metacl.tasks.line_index import indexed_texts, wants_index
 from metacl.tasks.readers import Example, TextTable, open_table
 from metacl.tasks.readers.json_file import load
-from metacl.tasks.splits import Fractions, Names, Seed, classes_by_domain, read_splits, split_at_random
+from metacl.tasks.splits import Fractions, Names, Seed, classes_by_domain, drawn_with, read_splits, split_at_random
 
 
 def _two_digits(value: Any) -> Any:
@@ -41,7 +41,8 @@ class LabelledText(TaskSource):
     split_by : what the splits keep apart, "class" or "domain". fractions, split_seed : a random split; or splits : a
     file that `metacl data split` wrote.
     within_domain : all classes of an episode come from one domain.
-    out_of_scope : this class is one of the N of every episode, in every split with examples of its own.
+    out_of_scope : this class is one of the N of every episode, in every split with examples of its own, drawn as the
+    classes are: with `fractions` and `split_seed`, or those that stand in the file of splits.
     """
 
     dataset: str | None = None
@@ -147,7 +148,9 @@ class LabelledText(TaskSource):
         """No split may ask with a text that another trained on: this class's examples are split, too."""
         if self.out_of_scope is None:
             return {}
-        return split_at_random(range(len(texts.texts[self.out_of_scope])), self.fractions, self.split_seed)
+        drawn = None if self.splits is None else drawn_with(self.splits)
+        fractions, seed = drawn or (self.fractions, self.split_seed)
+        return split_at_random(range(len(texts.texts[self.out_of_scope])), fractions, seed)
 
     def survey(self) -> Survey:
         """All examples with the class and split they belong to."""

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
 from metacl.errors import ConfigError, DataError
 from metacl.tasks.episode import Split, TaskAddress, Unit
@@ -96,6 +96,24 @@ def read_splits(path: Path, by: Unit, known: Iterable[str]) -> Names:
                 raise DataError(f"{path}: {by} {name!r} of split {split!r} does not occur in the data.")
             seen[name] = split
     return {split: tree[split] for split in SPLITS}
+
+
+def drawn_with(path: Path) -> tuple[Sequence[float], int] | None:
+    """The fractions and the seed that a file of splits was drawn with; None where it says neither.
+
+    Raises `DataError` if what it says is no fractions or no seed.
+    """
+    tree = load(path)
+    if not isinstance(tree, dict) or ("fractions" not in tree and "seed" not in tree):
+        return None
+    try:
+        fractions = TypeAdapter(Fractions).validate_python(tree.get("fractions"))
+        return fractions, TypeAdapter(Seed).validate_python(tree.get("seed"))
+    except ValidationError:
+        raise DataError(
+            f"{path}: expected 'fractions', three parts of 1, and 'seed', a whole number, as `metacl data split` "
+            f"writes them; or neither."
+        ) from None
 
 
 def _is_names(found: Any) -> bool:

@@ -234,11 +234,29 @@ BAD = {
         {},
         ["data.sources", "weight"],
     ),
+    "mixture with a source that is never drawn": (
+        {"a.jsonl": GOOD},
+        {"name": "mixture", "sources": [*TWO, {**TWO[0], "weight": 0}]},
+        {},
+        ["data.sources: source 3 is never drawn"],
+    ),
+    "curriculum without an end": (
+        {"a.jsonl": GOOD},
+        {"name": "mixture", "sources": TWO * 2, "curriculum_steps": 9},
+        {},
+        ["data.curriculum_steps", "final_weight"],
+    ),
+    "curriculum that ends in nothing": (
+        {"a.jsonl": GOOD},
+        {"name": "mixture", "sources": [{**TWO[0], "final_weight": 0}] * 2, "curriculum_steps": 9},
+        {},
+        ["data.sources", "final_weight above 0"],
+    ),
     "mixture with a negative weight": (
         {"a.jsonl": GOOD},
         {"name": "mixture", "sources": [{"source": {**LABELLED, "path": "a.jsonl"}, "weight": -1}] * 2},
         {},
-        ["weight", "greater than 0"],
+        ["weight", "greater than or equal to 0"],
     ),
 }
 
@@ -328,3 +346,19 @@ def test_split_mistakes(run, models, tmp_path, options, parts):
     assert code == 2, message
     assert [part for part in parts if part not in message] == [], message
     assert not Path("s.json").exists()
+
+
+def test_data_are_looked_at_without_a_model(run, models, tmp_path):
+    config = config_of(models, tmp_path, {"d/x.txt": "a b\n\u241e\nc d\n\u241e\ne f"}, {**DOMAINS, "path": "d"}, CAUSAL)
+    code, message = run("data", "check", config, "learner.model=not/there")
+    assert code == 0, message
+    for part in ("train: 1 domains", "not counted, for want of a tokenizer", "not/there"):
+        assert part in message
+
+
+def test_evaluation_of_domains_names_what_measures_them(run, models, tmp_path):
+    evaluation = {"evaluation": {"shape": {"ways": 1, "shots": 1, "queries": 1}, "episodes": 2}}
+    files = {"d/x.txt": "a b\n\u241e\nc d"}
+    config = config_of(models, tmp_path, files, {**DOMAINS, "path": "d"}, {**CAUSAL, **evaluation})
+    code, message = run("data", "check", config)
+    assert code == 2 and "Set evaluation=null" in message and f"metacl evaluate {tmp_path / 'out'}" in message

@@ -1,5 +1,6 @@
 """Episodes: their promises for any shape and address, and the refusals of shapes that cannot be drawn."""
 
+import json
 from collections import Counter
 
 import pytest
@@ -176,3 +177,19 @@ def test_negative_split_seed_is_refused(tmp_path):
     path = write_labelled_csv(tmp_path / "own.csv")
     with pytest.raises((ValueError, ConfigError), match="split_seed"):
         LabelledText(path=path, split_seed=-1).open()
+
+
+def test_out_of_scope_texts_are_split_as_the_file_of_splits_was_drawn(tmp_path):
+    rows = [{"text": f"{c} {i}", "label": c} for c in ("a", "b", "c", "oos") for i in range(20)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    names = {"train": ["a"], "valid": ["b"], "test": ["c"]}
+
+    def sizes(**said):
+        (tmp_path / "s.json").write_text(json.dumps({"by": "class", **names, **said}))
+        source = LabelledText(path=tmp_path / "a.jsonl", splits=tmp_path / "s.json", out_of_scope="oos").open()
+        return {split: of["oos"] for split, of in source.sizes().items()}
+
+    assert sizes(fractions=[0.5, 0.25, 0.25], seed=3) == {"train": 10, "valid": 5, "test": 5}
+    assert sizes() == {"train": 8, "valid": 4, "test": 8}  # data.fractions
+    with pytest.raises(DataError, match="'fractions', three parts of 1"):
+        sizes(fractions=[0.5, 0.5], seed=3)

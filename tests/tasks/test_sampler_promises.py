@@ -219,7 +219,7 @@ def test_weights_left_out_are_the_numbers_of_training_examples(tmp_path):
     small = mixture_of(tmp_path, [None, None])
     big = {"source": {"name": "labelled_text", "path": tmp_path / "big.csv", "fractions": (1.0, 0.0, 0.0)}}
     source = Mixture(sources=[small.sources[0].to_dict(), big]).open()
-    assert isinstance(source, MixedEpisodes) and source._weights == [0.25, 1.0]
+    assert isinstance(source, MixedEpisodes) and source._weights.at(TaskAddress("train", 0, 9, 0)) == [0.25, 1.0]
     assert source.describe().startswith("20.0% ")
 
 
@@ -246,3 +246,21 @@ def test_sparse_sampling_is_the_textbook_shuffle(size, data):
         other = position + random.below(size - position)
         pool[position], pool[other] = pool[other], pool[position]
     assert AddressedRandom(address).sample(range(size), count) == pool[:count]
+
+
+def test_a_curriculum_goes_from_the_first_weights_to_the_final_ones(tmp_path):
+    """From 3:1 to 0:1 over 400 steps: at step s the first source has 3 (1 − s/400) parts to one."""
+    parts = mixture_of(tmp_path, [3.0, 1.0]).to_dict()["sources"]
+    source = Mixture(sources=[{**parts[0], "final_weight": 0.0}, parts[1]], curriculum_steps=400).open()
+    shape = EpisodeShape(ways=1, shots=1, queries=1)
+
+    def first(split, step, count=300):
+        drawn = (source.episode(TaskAddress(split, 2, step, index), shape) for index in range(count))
+        return sum(episode.class_names[0].startswith("0.") for episode in drawn)
+
+    for step, left in ((0, 3.0), (200, 1.5), (300, 0.75)):
+        low, high = binom.interval(0.9999, 300, left / (left + 1))
+        assert low <= first("train", step) <= high, step
+    assert first("train", 400) == first("train", 900) == 0
+    assert source.describe().startswith("over 400 steps: 75.0% → 0.0% ")
+    assert source.episode(TaskAddress("train", 2, 7, 1), shape) == source.episode(TaskAddress("train", 2, 7, 1), shape)

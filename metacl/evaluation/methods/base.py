@@ -77,6 +77,7 @@ class Scene:
         self.frozen = FrozenFeatures.kept_by(worker)
         self.class_names: tuple[str, ...] = ()
         support: tuple[Any, Any]
+        query: Any
         if isinstance(episode, Episode):
             self.class_names, self.ways = episode.class_names, len(episode.class_names)
             support, query = (episode.support_texts, episode.support_labels), episode.query_texts

@@ -6,13 +6,13 @@ relations, CLINC150's splits), the name is a further field, "key".
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from metacl.errors import DataError
 from metacl.tasks.readers.decode import decode
+from metacl.tasks.readers.json_text import parse
 from metacl.tasks.readers.rows import Row
 
 
@@ -35,14 +35,7 @@ def rows(path: Path) -> Iterator[Row]:
 
 def load(path: Path) -> Any:
     """A JSON file's content. Raises `DataError` with the line where it stops being JSON."""
-    try:
-        return json.loads(decode(path))
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}, line {error.lineno}: not JSON ({error.msg} at column {error.colno}).") from None
-    except ValueError as error:  # a whole number of thousands of digits
-        raise DataError(f"{path}: JSON that Python does not take ({error}).") from None
-    except RecursionError:
-        raise DataError(f"{path}: JSON that is nested too deeply.") from None
+    return parse(decode(path), path)
 
 
 def _of_list(path: Path, items: list[Any], before: int, of: str) -> Iterator[Row]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from metacl.errors import DataError
 from metacl.tasks.readers.decode import decode, not_utf8
+from metacl.tasks.readers.json_text import parse
 from metacl.tasks.readers.rows import Row
 
 BOM = b"\xef\xbb\xbf"
@@ -54,14 +54,7 @@ def utf8(path: Path, line: int, raw: bytes) -> str:
 
 def parse_line(path: Path, line: int, text: str) -> dict[str, Any]:
     """The object in one line. Raises `DataError` with its place if there is none."""
-    try:
-        row = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}, line {line}: not JSON ({error.msg} at column {error.colno}).") from None
-    except ValueError as error:  # a whole number of thousands of digits
-        raise DataError(f"{path}, line {line}: JSON that Python does not take ({error}).") from None
-    except RecursionError:
-        raise DataError(f"{path}, line {line}: JSON that is nested too deeply.") from None
+    row = parse(text, path, line)
     if not isinstance(row, dict):
         raise DataError(f"{path}, line {line}: expected an object with named fields, got {type(row).__name__}.")
     return row
