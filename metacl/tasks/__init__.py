@@ -15,6 +15,7 @@ from metacl.tasks.episode import (
     TaskSource,
 )
 from metacl.tasks.labelled_text import LabelledText
+from metacl.tasks.linear_regression import LinearRegression
 from metacl.tasks.mixture import Mixture
 from metacl.tasks.omniglot import Omniglot
 from metacl.tasks.prompt_completion import PromptCompletion
@@ -29,6 +30,7 @@ __all__ = [
     "EpisodeShape",
     "EpisodeSource",
     "LabelledText",
+    "LinearRegression",
     "Mixture",
     "Omniglot",
     "PromptCompletion",
