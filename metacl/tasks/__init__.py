@@ -14,6 +14,7 @@ from metacl.tasks.episode import (
     TaskAddress,
     TaskSource,
 )
+from metacl.tasks.labelled_arrays import LabelledArrays
 from metacl.tasks.labelled_text import LabelledText
 from metacl.tasks.linear_regression import LinearRegression
 from metacl.tasks.mixture import Mixture
@@ -29,6 +30,7 @@ __all__ = [
     "Episode",
     "EpisodeShape",
     "EpisodeSource",
+    "LabelledArrays",
     "LabelledText",
     "LinearRegression",
     "Mixture",
