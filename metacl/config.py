@@ -315,9 +315,10 @@ class RunConfig(Component):
                 f"{marker!r} between prompt and completion. Set learner.completion_after to that"
             )
         if self.evaluation and not self.data.classes:
+            texts = f", and measure perplexity when the run is done: metacl evaluate {self.folder}"
             raise ValueError(
                 f"evaluation: it counts right answers, and data {self.data.registered_name!r} has no classes. "
-                f"Set evaluation=null, and measure perplexity when the run is done: metacl evaluate {self.folder}"
+                f"Set evaluation=null{texts if self.data.gives == 'text' else ''}"
             )
         if self.evaluation and self.objective.fixed_ways and self.evaluation.shape.ways != self.episodes.ways:
             raise ValueError(

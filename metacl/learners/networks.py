@@ -10,16 +10,18 @@ from abc import abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable
 from itertools import pairwise
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from metacl.learners.base import CPU, LEARNERS, Batch, LearnerConfig, Params
 from metacl.learners.engine import Engine
 from metacl.learners.module import ModuleLearner
+
+Activation = Literal["relu", "tanh", "gelu"]
 
 
 class ModuleConfig(LearnerConfig):
@@ -72,20 +74,50 @@ class MLP(ModuleConfig):
     inputs: PositiveInt = 1
     outputs: PositiveInt = 1
     hidden: tuple[PositiveInt, ...] = (40, 40)
-    activation: Literal["relu", "tanh", "gelu"] = "relu"
+    activation: Activation = "relu"
 
     def network(self) -> nn.Module:
         """Linear layers with an activation between."""
-        kind = {"relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU}[self.activation]
-        body: list[nn.Module] = []
-        for before, width in pairwise((self.inputs, *self.hidden)):
-            body += [nn.Linear(before, width), kind()]
-        head = nn.Linear((self.inputs, *self.hidden)[-1], self.outputs)
-        return nn.Sequential(OrderedDict(body=nn.Sequential(*body), head=head))
+        widths = (self.inputs, *self.hidden)
+        body = _perceptron(widths, self.activation)
+        return nn.Sequential(OrderedDict(body=body, head=nn.Linear(widths[-1], self.outputs)))
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Mean squared error."""
         return F.mse_loss(outputs, targets)
+
+
+@LEARNERS.register("mlp_classifier")
+class MLPClassifier(ModuleConfig):
+    """A multilayer perceptron on rows of numbers that gives features; the head is the objective's.
+
+    The layers that `mlp` has, each with its activation.
+    """
+
+    has_features: ClassVar[bool] = True
+
+    inputs: PositiveInt
+    hidden: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (64, 64)
+    activation: Activation = "relu"
+
+    def network(self) -> nn.Module:
+        """Rows (B, inputs) to features (B, hidden[-1])."""
+        return _perceptron((self.inputs, *self.hidden), self.activation)
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Cross-entropy."""
+        return F.cross_entropy(outputs, targets)
+
+    def build(self, seed: int, device: torch.device = CPU, engine: Engine | None = None) -> FeatureLearner:
+        """Make the network."""
+        plain = super().build(seed, device, engine)
+        assert plain.module is not None
+        return FeatureLearner(plain.module, self.loss, self.hidden[-1])
+
+
+def _perceptron(widths: tuple[int, ...], activation: Activation) -> nn.Sequential:
+    kind = {"relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU}[activation]
+    return nn.Sequential(*(layer for a, b in pairwise(widths) for layer in (nn.Linear(a, b), kind())))
 
 
 @LEARNERS.register("conv")

@@ -14,7 +14,9 @@ from metacl.tasks.episode import (
     TaskAddress,
     TaskSource,
 )
+from metacl.tasks.labelled_arrays import LabelledArrays
 from metacl.tasks.labelled_text import LabelledText
+from metacl.tasks.linear_regression import LinearRegression
 from metacl.tasks.mixture import Mixture
 from metacl.tasks.omniglot import Omniglot
 from metacl.tasks.prompt_completion import PromptCompletion
@@ -28,7 +30,9 @@ __all__ = [
     "Episode",
     "EpisodeShape",
     "EpisodeSource",
+    "LabelledArrays",
     "LabelledText",
+    "LinearRegression",
     "Mixture",
     "Omniglot",
     "PromptCompletion",

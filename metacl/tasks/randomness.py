@@ -49,6 +49,11 @@ class AddressedRandom:
         words = self._bits.random_raw(count) & np.uint64((1 << 53) - 1)  # a power of two: nothing to reject
         return low + (high - low) * words.astype(np.float64) / (1 << 53)
 
+    def normals(self, count: int) -> NDArray[np.float64]:
+        """`count` independent standard normal numbers, (count,) (Box & Muller 1958)."""
+        radius = np.sqrt(-2 * np.log(1 - self.uniforms(0.0, 1.0, count)))  # 1 − u is never 0
+        return radius * np.cos(2 * np.pi * self.uniforms(0.0, 1.0, count))
+
     def between(self, low: int, high: int) -> int:
         """A uniform integer from `low` to `high`, both included."""
         return low + self.below(high - low + 1)

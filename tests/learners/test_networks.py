@@ -81,7 +81,10 @@ def test_a_run_leaves_what_it_learned(tmp_path):
     ("sections", "part"),
     [
         ({"learner": "text_classifier"}, "text_classifier takes text, but data 'sinusoid' gives arrays"),
-        ({"data": {"name": "labelled_text", "dataset": "oos"}}, "Set data.name to one of: omniglot, sinusoid"),
+        (
+            {"data": {"name": "labelled_text", "dataset": "oos"}},
+            "Set data.name to one of: labelled_arrays, linear_regression, omniglot, sinusoid",
+        ),
         ({"evaluation": {"shape": {}}}, "data 'sinusoid' has no classes. Set evaluation=null"),
         (
             {"objective": {"name": "multi_step", "of": "maml"}, "estimator": "reptile"},
