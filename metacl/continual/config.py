@@ -34,8 +34,8 @@ class ContinualConfig(Component):
     seeds : a run each; a seed draws the adapter's random values, the stream, the order of examples and what strategies
     draw. start : null for the pretrained model; or the folder of an initialization, or of a run of `metacl train` or
     `metacl continual` (what it ended with), on the same learner; of it everything but the head is taken.
-    scenario : what a text's class is told apart from: all classes of the stream ("class"), those met so far ("seen"), or
-    those of its own experience, which is then known in the test, too ("task"). strategies : none is fine-tuning.
+    scenario : what a text's class is told apart from: all classes of the stream ("class"), those met so far ("seen"),
+    or those of its own experience, which is then known in the test, too ("task"). strategies : none is fine-tuning.
     threads : CPU threads; the last bits depend on them.
     """
 

@@ -7,6 +7,7 @@ generator to keep, and a run that is stopped and goes on takes the same steps.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -102,6 +103,7 @@ class ContinualLoop:
             strategy.check(self.model, stream)
         self._separate = any(strategy.wants_task_gradient for strategy in self.strategies)
         self._rates = training.rates(self.start)
+        self._first_answers: dict[int, list[Tensor]] = {}
 
     def begin(self) -> Standing:
         """Before the first experience, with everything asked once."""
@@ -150,18 +152,18 @@ class ContinualLoop:
             params, states[place] = strategy.end(moment.of(place), params, addresses, states[place])
         learned = time.perf_counter()
         after = Standing(params, tuple(states), standing.record)
-        row = self._row(after, k)
+        answers = [self._answered(after, k, experience) for experience in range(len(self.stream))]
+        row = [self._measured(k, experience, found) for experience, found in enumerate(answers)]
         record = standing.record.with_experience(
             row=row,
             curves=curve,
-            kl_to_start=self._kl_to_start(after, k),
+            kl_to_start=self._kl_to_start(answers[: k + 1]),
             replay_bytes=self.stream.nbytes([address for state in states for address in stored(state)]),
             state_bytes=sum(tensor.nbytes for state in states for tensor in state.values()),
             parameter_norm=float(torch.stack([t.double().square().sum() for t in params.values()]).sum().sqrt()),
             learn_seconds=learned - began,
             test_seconds=time.perf_counter() - learned,
         )
-        self._pool.forget(k)
         return Standing(params, tuple(states), record)
 
     def _steps(
@@ -251,12 +253,18 @@ class ContinualLoop:
         return [self._asked(standing, k, experience) for experience in asked]
 
     def _asked(self, standing: Standing, k: int, experience: int) -> float:
+        return self._measured(k, experience, self._answered(standing, k, experience))
+
+    def _answered(self, standing: Standing, k: int, experience: int) -> list[Tensor]:
+        with torch.no_grad():
+            return [self._answers(standing, k, batch) for batch in self._pool.test(experience)]
+
+    def _measured(self, k: int, experience: int, answers: Sequence[Tensor]) -> float:
         allowed = self._allowed(k, experience)
         found = []
-        with torch.no_grad():
-            for batch in self._pool.test(experience):
-                assert batch.targets is not None
-                found.append((among(self._answers(standing, k, batch), allowed), batch.targets))
+        for batch, outputs in zip(self._pool.test(experience), answers, strict=True):
+            assert batch.targets is not None
+            found.append((among(outputs, allowed), batch.targets))
         return self.model.measured(found)
 
     def _answers(self, standing: Standing, k: int, batch: Batch) -> Tensor:
@@ -268,19 +276,22 @@ class ContinualLoop:
                 return answers
         return self.model.outputs(standing.params, batch)
 
-    def _kl_to_start(self, standing: Standing, k: int) -> float | None:
-        """Mean KL(start ‖ now) over the test examples met so far; None for a language model."""
+    def _kl_to_start(self, answers: Sequence[Sequence[Tensor]]) -> float | None:
+        """Mean KL(start ‖ now) over the test examples met so far, given the answers on each experience.
+
+        None for a language model, and where a strategy's answers exclude a class.
+        """
         if not self.model.classes:
             return None
         total, count = 0.0, 0
-        with torch.no_grad():
-            for experience in range(k + 1):
-                for batch in self._pool.test(experience):
-                    kl = kl_divergence(
-                        self.model.outputs(self.start, batch), self.model.outputs(standing.params, batch)
-                    )
-                    total, count = total + float(kl) * len(batch), count + len(batch)
-        return total / count
+        for experience, now in enumerate(answers):
+            if experience not in self._first_answers:
+                with torch.no_grad():
+                    batches = self._pool.test(experience)
+                    self._first_answers[experience] = [self.model.outputs(self.start, batch) for batch in batches]
+            for before, after in zip(self._first_answers[experience], now, strict=True):
+                total, count = total + float(kl_divergence(before, after)) * len(after), count + len(after)
+        return total / count if math.isfinite(total) else None
 
     def _columns(self) -> Tensor | None:
         """The classes that examples of each experience are told apart from, (T, N); None for all."""

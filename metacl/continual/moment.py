@@ -45,16 +45,9 @@ class Moment:
         """The same moment as another strategy sees it."""
         return replace(self, place=place)
 
-    def random(self, stream: int = 0) -> AddressedRandom:
-        """Random numbers that depend on seed, experience, step, strategy and `stream` alone."""
-        return self._random(self.step, stream)
-
-    def random_of_pass(self, number: int, stream: int = 0) -> AddressedRandom:
-        """The same, by a count of one's own in place of the step."""
-        return self._random(number, stream)
-
-    def _random(self, number: int, stream: int) -> AddressedRandom:
-        address = TaskAddress("train", self.seed, self.experience, number)
+    def random(self, stream: int = 0, at: int | None = None) -> AddressedRandom:
+        """Random numbers by seed, experience, step (or a count of one's own), strategy and `stream` alone."""
+        address = TaskAddress("train", self.seed, self.experience, self.step if at is None else at)
         return AddressedRandom(address, 1 + self.place * STREAMS + stream)
 
     @cached_property

@@ -1,7 +1,8 @@
 """Encoded examples of a stream, and minibatches of any of them.
 
 What lies below the first adapted layer is computed when an experience is first asked for, once; a minibatch only picks
-rows. Rows of different lengths are filled up with zeros, which no model here looks at: their attention mask is zero.
+rows, and goes through the model in groups of similar length. Within a group shorter rows are filled up with zeros that
+no model here looks at: their attention mask is zero.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch import Tensor
 from metacl.continual.experience import Address, Examples, Stream
 from metacl.errors import ConfigError
 from metacl.learners.base import Batch, Group, Learner
+from metacl.learners.length_groups import length_groups
 
 MASK = "attention_mask"
 
@@ -51,12 +53,15 @@ class Pool:
         self._rows = rows
         self._encoded: dict[tuple[str, int], list[Batch]] = {}
         self._places: dict[int, list[tuple[Group, int]]] = {}
+        self._targets: dict[int, Tensor] = {}
 
     def minibatch(self, addresses: Sequence[Address]) -> Minibatch:
         """Training examples together, in the order given."""
         rows = [self._row(address) for address in addresses]
         labels = [self.targets(experience)[place] for experience, place in addresses]
-        batch = Batch([joined(rows)], torch.arange(len(rows)), torch.stack(labels))
+        members = length_groups([length_of(row) for row in rows])
+        order = torch.tensor([place for group in members for place in group]).argsort()
+        batch = Batch([joined([rows[place] for place in group]) for group in members], order, torch.stack(labels))
         allowed = None if self.columns is None else self.columns[[experience for experience, _ in addresses]]
         return Minibatch(tuple(addresses), batch, allowed)
 
@@ -71,13 +76,10 @@ class Pool:
 
     def targets(self, experience: int) -> Tensor:
         """What the loss compares the training examples with, (B,)."""
-        found = [batch.targets for batch in self._train(experience)]
-        return torch.cat([targets for targets in found if targets is not None])
-
-    def forget(self, experience: int) -> None:
-        """Let go of an experience's encoded training examples; they are encoded again when they are asked for."""
-        self._encoded.pop(("train", experience), None)
-        self._places.pop(experience, None)
+        if experience not in self._targets:
+            found = [batch.targets for batch in self._train(experience)]
+            self._targets[experience] = torch.cat([targets for targets in found if targets is not None])
+        return self._targets[experience]
 
     def _train(self, experience: int) -> list[Batch]:
         return self._encode("train", experience, self.stream.experiences[experience].train)
@@ -109,6 +111,12 @@ def rows_of(batch: Batch) -> list[tuple[Group, int]]:
     return [rows[place] for place in batch.order.tolist()]
 
 
+def length_of(row: tuple[Group, int]) -> int:
+    """Tokens that a row needs; 0 where rows have no lengths."""
+    group, place = row
+    return int(group.inputs[MASK][place].nonzero().max()) + 1 if MASK in group.inputs else 0
+
+
 def joined(rows: Sequence[tuple[Group, int]]) -> Group:
     """Rows of several groups as one group, as long as the longest of them needs."""
     names = list(rows[0][0].inputs)
@@ -116,7 +124,7 @@ def joined(rows: Sequence[tuple[Group, int]]) -> Group:
     prefixes = [group.prefix[row] for group, row in rows if group.prefix is not None]
     prefix = _stacked(prefixes) if prefixes else None
     if MASK in inputs:
-        length = 1 + int(inputs[MASK].any(0).nonzero().max())
+        length = max(map(length_of, rows))
         inputs = {name: tensor[:, :length] for name, tensor in inputs.items()}
         prefix = None if prefix is None else prefix[:, :length]
     return Group(inputs, prefix)

@@ -43,7 +43,7 @@ class Record:
     @classmethod
     def from_dict(cls, tree: dict[str, Any]) -> Record:
         """What `to_dict` gave, from JSON."""
-        plain = {key: tuple(value) if isinstance(value, list) else value for key, value in tree.items()}
+        plain: Any = {key: tuple(value) if isinstance(value, list) else value for key, value in tree.items()}
         plain["rows"] = tuple(tuple(row) for row in tree["rows"])
         return cls(**plain)
 
@@ -57,7 +57,7 @@ class Record:
 
     def with_experience(self, *, row: list[float], **measured: Any) -> Record:
         """One experience more; `measured` are the entries that the other fields get."""
-        longer = {name: (*getattr(self, name), value) for name, value in measured.items()}
+        longer: Any = {name: (*getattr(self, name), value) for name, value in measured.items()}
         return replace(self, rows=(*self.rows, tuple(row)), **longer)
 
     def extended(self, stream: Stream, baseline: list[float], last: list[float]) -> Record:

@@ -82,8 +82,8 @@ def needs_features(name: str, model: Model) -> None:
     """Raises `ConfigError` for a learner without feature vectors."""
     if model.learner.width is None:
         raise ConfigError(
-            f"strategies: {name} looks at feature vectors, and a {type(model.learner).__name__} has none. Leave it out, "
-            f"or set learner=text_classifier."
+            f"strategies: {name} looks at feature vectors, and a {type(model.learner).__name__} has none. Leave it "
+            f"out, or set learner=text_classifier."
         )
 
 

@@ -56,7 +56,7 @@ class Replay(Strategy):
         memory = stored(state)
         done, turn = divmod(moment.turn, max(1, -(-len(memory) // count)))
         if moment.shuffle:
-            memory = moment.random_of_pass(moment.epoch, 2 + done % 8).sample(memory, len(memory))
+            memory = moment.random(2 + done % 8, at=moment.epoch).sample(memory, len(memory))
         return memory[turn * count : (turn + 1) * count]
 
     def end(self, moment: Moment, params: Params, addresses: list[Address], state: State) -> tuple[Params, State]:

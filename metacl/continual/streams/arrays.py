@@ -1,7 +1,7 @@
 """Streams of arrays, for use from Python: images whose pixels are permuted, or that are turned.
 
-Permuted pixels: Goodfellow et al. 2013, sec. 4; rotated images: Lopez-Paz & Ranzato 2017, "GEM", sec. 5.1. The labels stay
-the same, so these are domain-incremental.
+Permuted pixels: Goodfellow et al. 2013, sec. 4; rotated images: Lopez-Paz & Ranzato 2017, "GEM", sec. 5.1. The labels
+stay the same, so these are domain-incremental.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Part = tuple[NDArray[np.float32], Sequence[int]]
 
 
 def permuted(train: Part, test: Part, experiences: int, seed: int, class_names: Sequence[str]) -> Stream:
-    """The images as rows (B, H·W), their pixels in an order of each experience's own; the first one has them in place."""
+    """The images as rows (B, H·W), their pixels in an order of each experience's own; in the first, in place."""
     pixels = train[0][0].size
     found = []
     for k in range(experiences):

@@ -48,7 +48,9 @@ def random_of(seed: int, experience: int, what: int) -> AddressedRandom:
     return AddressedRandom(TaskAddress("test", seed, experience, what))
 
 
-def cut(items: Sequence[str], test: float, caps: tuple[int | None, int | None], seed: int, place: int) -> list[list[str]]:
+def cut(
+    items: Sequence[str], test: float, caps: tuple[int | None, int | None], seed: int, place: int
+) -> list[list[str]]:
     """Train and test of the texts of one class or domain, drawn at random, at most as many as `caps` says."""
     shuffled = random_of(seed, place, 1).sample(items, len(items))
     count = max(1, round(test * len(items)))

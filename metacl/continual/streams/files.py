@@ -25,8 +25,7 @@ class Files(Component):
 class FileStream(StreamSource):
     """An experience a pair of files or folders of labelled texts.
 
-    text_column, label_column : fields of a row; null for the obvious ones. labels : whether texts have labels; false for a
-    language model.
+    text_column, label_column : fields of a row; null for the obvious ones.
     """
 
     experiences: Annotated[tuple[Files, ...], Field(min_length=1)]

@@ -17,8 +17,8 @@ from metacl.tasks.labelled_text import LabelledText
 class LabelledStream(StreamSource):
     """What streams of labelled text share.
 
-    data : as of a task source ``labelled_text``; its splits are not looked at. test : the share of each class's texts that
-    is kept back. train_per_class, test_per_class : at most so many of each class; null for all.
+    data : as of a task source ``labelled_text``; its splits are not looked at. test : the share of each class's texts
+    that is kept back. train_per_class, test_per_class : at most so many of each class; null for all.
     """
 
     data: LabelledText

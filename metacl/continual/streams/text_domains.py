@@ -18,10 +18,10 @@ from metacl.tasks.episode import TASK_SOURCES
 class TextDomains(StreamSource):
     """A domain of documents at each experience, for ``causal_lm``.
 
-    data : a task source ``domain_text`` or ``prompt_completion``; its splits are not looked at. order : the domains in the
-    order they come; null for a random one. test : the share of each domain's documents that is kept back.
-    train_documents, test_documents : at most so many of each; null for all. A document is cut to the window of the data,
-    from its beginning.
+    data : a task source ``domain_text`` or ``prompt_completion``; its splits are not looked at. order : the domains in
+    the order they come; null for a random one. test : the share of each domain's documents that is kept back.
+    train_documents, test_documents : at most so many of each; null for all. A document is cut to the window of the
+    data, from its beginning.
     """
 
     data: Annotated[DomainSource, chosen_from(TASK_SOURCES)]
