@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from safetensors.torch import load_file
 
 from metacl import api
 from metacl.cli import main
-from metacl.continual.config import continual_config_from_dict
+from metacl.continual.config import continual_config_from_dict, load_continual_config
 from metacl.continual.loop import ContinualLoop
 from metacl.continual.run import make_loop
 from metacl.errors import ConfigError, RunInterrupted
@@ -223,6 +224,13 @@ def test_a_language_model(tmp_path):
     tree["strategies"] = [{"name": "lwf"}]
     with pytest.raises(ConfigError, match="lwf compares class scores"):
         api.continual(continual_config_from_dict({**tree, "output": str(tmp_path / "other")}))
+
+
+def test_the_shipped_config_and_the_experiments_load_to_equal_ones():
+    for path in ("configs/continual.yaml", "experiments/continual_intents/config.yaml"):
+        assert Path(path).read_text().startswith("# ")
+        loaded = load_continual_config(path)
+        assert continual_config_from_dict(yaml.safe_load(yaml.safe_dump(loaded.to_dict()))) == loaded
 
 
 def test_on_the_command_line(config, tmp_path, monkeypatch, capsys):
