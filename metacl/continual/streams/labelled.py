@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field, PositiveInt
+from pydantic import BeforeValidator, Field, PositiveInt
 
 from metacl.continual.experience import Examples, Experience, Stream
 from metacl.continual.streams.base import STREAMS, StreamSource, cut, random_of
@@ -14,6 +14,13 @@ from metacl.tasks.class_texts import ClassTexts
 from metacl.tasks.labelled_text import LabelledText
 
 
+def _without_its_name(value: Any) -> Any:
+    """``name: labelled_text`` may stand there, as in a config's `data`; there is nothing else to choose."""
+    if isinstance(value, dict) and value.get("name") == LabelledText.registered_name:
+        return {key: option for key, option in value.items() if key != "name"}
+    return value
+
+
 class LabelledStream(StreamSource):
     """What streams of labelled text share.
 
@@ -21,7 +28,7 @@ class LabelledStream(StreamSource):
     that is kept back. train_per_class, test_per_class : at most so many of each class; null for all.
     """
 
-    data: LabelledText
+    data: Annotated[LabelledText, BeforeValidator(_without_its_name)]
     test: Annotated[float, Field(gt=0, lt=1)] = 0.25
     train_per_class: PositiveInt | None = None
     test_per_class: PositiveInt | None = None
