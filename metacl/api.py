@@ -16,6 +16,8 @@ from typing import Any, Protocol
 
 import metacl
 from metacl.config import Evaluation, RunConfig, config_to_yaml
+from metacl.continual.config import ContinualConfig
+from metacl.continual.run import run_continual
 from metacl.coordination import coordinator
 from metacl.coordination.coordinator import Resume
 from metacl.coordination.executor import Executor, LocalExecutor, Notify
@@ -46,6 +48,7 @@ from metacl.initialization import StoredInitialization, read_initialization, wri
 from metacl.initialization.card import model_card
 from metacl.learners.base import Learner, Params, parameter_count, use_threads
 from metacl.reporting import QuietProgress, write_report
+from metacl.reporting.continual import heat_map, mean_curve
 from metacl.tasks import TaskAddress
 
 
@@ -248,6 +251,28 @@ def evaluate_perplexity(
         },
         "rows": [asdict(row) for row in rows],
     }
+
+
+def continual(config: ContinualConfig, notify: Notify = lambda _: None) -> dict[str, Any]:
+    """Learn a stream of experiences, one after another; what `metacl continual` does.
+
+    Parameters
+    ----------
+    config : ContinualConfig
+        From `load_continual_config`.
+    notify : callable
+        Told a line after every experience.
+
+    Returns
+    -------
+    dict
+        What results.json holds (`metacl.continual.results.results_of`). The run's folder has it, a heat map of R
+        (``r_matrix.svg``), the mean over what was met (``mean.svg``), and every seed's checkpoints and model.
+    """
+    results = run_continual(config, notify)
+    write_text(config.folder / "r_matrix.svg", heat_map(results))
+    write_text(config.folder / "mean.svg", mean_curve(results))
+    return results
 
 
 def export_initialization(run: Path, folder: Path) -> tuple[int, int]:

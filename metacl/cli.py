@@ -266,6 +266,25 @@ def report(
 
 
 @app.command(epilog=EXIT_CODES)
+def continual(config: ConfigPath, overrides: Overrides = None) -> None:
+    """Learn a stream of experiences one after another, with strategies against forgetting; measure all after each.
+
+    Leaves runs/NAME/: config.yaml, results.json (the R matrix of every seed), r_matrix.svg, mean.svg, and for each seed
+    checkpoints and the model. Ctrl-C stops; the same command continues, bit for bit; a longer stream is learned on.
+    """
+    from metacl import api
+    from metacl.continual.config import load_continual_config
+    from metacl.reporting import RichProgress
+    from metacl.reporting.continual import continual_table
+
+    resolved = load_continual_config(config, overrides or [])
+    with RichProgress(out) as progress:
+        results = api.continual(resolved, progress.note)
+    continual_table(results, out)
+    out.print(f"\nrun folder  {resolved.folder}", soft_wrap=True)
+
+
+@app.command(epilog=EXIT_CODES)
 def adapt(
     init: Annotated[Path, typer.Argument(metavar="INIT", help="An initialization's folder or its run's.")],
     data: Annotated[Path, typer.Option("--data", help="File or folder of texts: JSONL, CSV, Parquet, …")],
@@ -451,9 +470,11 @@ def doctor() -> None:
 
 @app.command(name="list", epilog=EXIT_CODES)
 def list_components() -> None:
-    """List what a config can choose by name: presets, objectives, estimators, optimizers, task sources, learners."""
+    """List what a config can choose by name: presets, objectives, estimators, task sources, learners, strategies."""
     from metacl.adaptation import INNER_OPTIMIZERS, PRECONDITIONERS
     from metacl.config import AGGREGATORS, ESTIMATORS, LEARNERS, OBJECTIVES, TASK_SOURCES
+    from metacl.continual.strategies import STRATEGIES
+    from metacl.continual.streams import STREAMS
     from metacl.evaluation import METHODS
     from metacl.objectives import REWARDS
     from metacl.presets import preset_names, preset_summary
@@ -463,15 +484,8 @@ def list_components() -> None:
         presets.add_row(name, escape(preset_summary(name)))
     out.print(presets, "")
     kinds = (
-        OBJECTIVES,
-        REWARDS,
-        ESTIMATORS,
-        INNER_OPTIMIZERS,
-        PRECONDITIONERS,
-        AGGREGATORS,
-        TASK_SOURCES,
-        LEARNERS,
-        METHODS,
+        *(OBJECTIVES, REWARDS, ESTIMATORS, INNER_OPTIMIZERS, PRECONDITIONERS, AGGREGATORS, TASK_SOURCES, LEARNERS),
+        *(METHODS, STREAMS, STRATEGIES),
     )
     for registry in kinds:
         table = Table("name", "what it is", title=f"{registry.kind}s ({registry.key})", title_justify="left", box=None)

@@ -487,6 +487,14 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
         Missing or unreadable file, unknown key (with the nearest known one), wrong type, impossible combination.
     """
     path = Path(path)
+    return config_from_dict(read_tree(path, overrides, RunConfig), origin=str(path))
+
+
+def read_tree(path: Path, overrides: Sequence[str], model: type[Component]) -> dict[str, Any]:
+    """The plain values of a YAML config with its overrides; `model` is what they will be, for its top keys.
+
+    Raises `ConfigError` as `load_config` does for what is wrong before any key is looked at.
+    """
     if not path.is_file():
         raise ConfigError(f"{path}: no such config file. Paths are relative to {Path.cwd()}.")
     try:
@@ -498,8 +506,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: expected a mapping of sections at the top, got {type(tree).__name__}.")
     for override in overrides:
-        _apply(tree, override)
-    return config_from_dict(tree, origin=str(path))
+        _apply(tree, override, model)
+    return tree
 
 
 def config_from_dict(tree: dict[str, Any], origin: str = "config") -> RunConfig:
@@ -532,15 +540,13 @@ def _estimator_for(stage: int, double_backward: bool) -> str:
     return ""
 
 
-def _apply(tree: dict[str, Any], override: str) -> None:
+def _apply(tree: dict[str, Any], override: str, model: type[Component]) -> None:
     key, separator, text = override.partition("=")
     parts = key.split(".")
     if not separator or not all(parts):
         raise ConfigError(f"override {override!r}: expected key=value, for example outer.steps=20.")
-    if parts[0] not in RunConfig.model_fields:
-        raise ConfigError(
-            f"override {override!r}: unknown key {parts[0]!r}. {nearest(parts[0], RunConfig.model_fields)}"
-        )
+    if parts[0] not in model.model_fields:
+        raise ConfigError(f"override {override!r}: unknown key {parts[0]!r}. {nearest(parts[0], model.model_fields)}")
     try:
         value = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError):

@@ -24,6 +24,7 @@ ORDER = [
     "initialization",
     "coordination",
     "evaluation",
+    "continual",
     "reporting",
     "api",
     "plan",

@@ -141,7 +141,8 @@ def _figure(x: str, y: str) -> tuple[Figure, Axes]:
 
 
 def _svg(figure: Figure, name: str) -> str:
-    figure.legend(loc="outside upper center", ncols=3, columnspacing=1.2)  # never over what is drawn
+    if any(axes.get_legend_handles_labels()[1] for axes in figure.axes):
+        figure.legend(loc="outside upper center", ncols=3, columnspacing=1.2)  # never over what is drawn
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     text = buffer.getvalue()

@@ -1,0 +1,94 @@
+"""What a continual run is: a stream, a learner, where it starts, how it learns, and what it does against forgetting."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
+
+from metacl.config import read_tree
+from metacl.continual.strategies import STRATEGIES, Strategy
+from metacl.continual.streams import STREAMS, StreamSource, TextDomains
+from metacl.continual.training import Training
+from metacl.errors import ConfigError
+from metacl.learners import LEARNERS, LearnerConfig
+from metacl.plugins import import_plugins
+from metacl.registry import Component, chosen_from, explain
+
+
+class Measuring(Component):
+    """What is measured beside R.
+
+    curve : steps of each experience after which its own test is asked. rows : test examples asked together.
+    """
+
+    curve: tuple[NonNegativeInt, ...] = ()
+    rows: PositiveInt = 256
+
+
+class ContinualConfig(Component):
+    """A continual run. `output` defaults to ``runs/<name>``.
+
+    seeds : a run each; a seed draws the adapter's random values, the stream, the order of examples and what strategies
+    draw. start : null for the pretrained model; or the folder of an initialization, or of a run of `metacl train` or
+    `metacl continual` (what it ended with), on the same learner; of it everything but the head is taken.
+    scenario : what a text's class is told apart from: all classes of the stream ("class"), those met so far ("seen"),
+    or those of its own experience, which is then known in the test, too ("task"). strategies : none is fine-tuning.
+    threads : CPU threads; the last bits depend on them.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    output: Path | None = None
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**63)], ...], Field(min_length=1)] = (0,)
+    plugins: Annotated[tuple[str, ...], BeforeValidator(import_plugins)] = ()
+    learner: Annotated[LearnerConfig, chosen_from(LEARNERS)]
+    start: Path | None = None
+    stream: Annotated[StreamSource, chosen_from(STREAMS)]
+    scenario: Literal["class", "seen", "task"] = "class"
+    strategies: tuple[Annotated[Strategy, chosen_from(STRATEGIES)], ...] = ()
+    training: Training = Training()
+    measuring: Measuring = Measuring()
+    threads: PositiveInt = 1
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> ContinualConfig:
+        if self.learner.takes != "text":
+            raise ValueError(
+                f"learner: {self.learner.registered_name} takes arrays, and a config's stream is text. "
+                f"Set learner=text_classifier, or use metacl.continual from Python"
+            )
+        if self.learner.classifies == isinstance(self.stream, TextDomains):
+            needed = "classes, domains or files" if self.learner.classifies else "text_domains"
+            raise ValueError(
+                f"stream: {self.stream.registered_name} does not fit learner {self.learner.registered_name}. "
+                f"Set stream.name to {needed}"
+            )
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("seeds: one stands there twice")
+        if self.scenario == "task" and self.stream.blur:
+            raise ValueError("stream.blur: with blurred borders no example has one task. Set scenario=class, or blur=0")
+        if self.training.head == "class_means" and not self.learner.has_features:
+            raise ValueError("training.head: class_means needs feature vectors. Set training.head=zeros")
+        return self
+
+    @property
+    def folder(self) -> Path:
+        """Where the run's files go."""
+        return self.output.expanduser() if self.output is not None else Path("runs") / self.name
+
+
+def load_continual_config(path: str | Path, overrides: Sequence[str] = ()) -> ContinualConfig:
+    """Read a YAML config and apply ``key.sub=value`` overrides. Raises `ConfigError` as `metacl.config.load_config`."""
+    return continual_config_from_dict(read_tree(Path(path), overrides, ContinualConfig), origin=str(path))
+
+
+def continual_config_from_dict(tree: dict[str, Any], origin: str = "config") -> ContinualConfig:
+    """Check a tree of plain values and build the config. Raises `ConfigError` prefixed with `origin`."""
+    try:
+        return ContinualConfig.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(f"{origin}: {explain(error, ContinualConfig)}") from None
+    except ConfigError as error:
+        raise ConfigError(f"{origin}: {error}") from None

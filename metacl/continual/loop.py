@@ -1,0 +1,315 @@
+"""The loop over experiences: learn one, measure all, go on.
+
+A run's whole state is a `Standing`: parameters, what the strategies remember, and what was measured. Learning an
+experience is a function from one standing to the next. Every random number has an address, so there is no state of a
+generator to keep, and a run that is stopped and goes on takes the same steps.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from metacl.continual.experience import Address, Stream
+from metacl.continual.model import HEAD_BIAS, HEAD_WEIGHT, Model, among, kl_divergence
+from metacl.continual.moment import Moment
+from metacl.continual.pool import Minibatch, Pool
+from metacl.continual.record import Record
+from metacl.continual.strategies import State, Strategy, stored
+from metacl.continual.training import Training
+from metacl.errors import ConfigError, TrainingError
+from metacl.learners.base import Batch, Learner, Params, as_leaves, parameter_count
+from metacl.objectives.proto_maml import class_means
+from metacl.tasks.episode import TaskAddress
+from metacl.tasks.randomness import AddressedRandom
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A run after some experiences.
+
+    params : what is trained. states : one for each strategy. record : what was measured so far.
+    """
+
+    params: Params
+    states: tuple[State, ...]
+    record: Record
+
+
+class ContinualLoop:
+    """One stream, one model, one seed.
+
+    Parameters
+    ----------
+    learner : Learner
+    stream : Stream
+    training : Training
+    strategies : the listed ones, applied in this order
+    seed : int
+        Of the order of examples and of what strategies draw.
+    start : Params
+        Values for some or all of the learner's adaptable parameters, by name; the others start as the learner has them.
+    scenario : str
+        What is told apart: "class", all classes of the stream; "seen", those met so far; "task", those of an example's
+        own experience, which is known in the test, too. Domain-incremental streams share their classes: "class".
+    curve : ints
+        Steps of an experience after which its test is asked.
+    test_rows : int
+        Examples that are asked together.
+
+    Raises
+    ------
+    ConfigError
+        A strategy does not fit the model or the stream.
+    """
+
+    def __init__(
+        self,
+        learner: Learner,
+        stream: Stream,
+        training: Training,
+        strategies: Sequence[Strategy] = (),
+        *,
+        seed: int = 0,
+        start: Params | None = None,
+        scenario: str = "class",
+        curve: Sequence[int] = (),
+        test_rows: int = 256,
+    ) -> None:
+        classes = len(stream.class_names)
+        whole = Model(learner, classes).start()
+        unknown = sorted(set(start or {}) - set(whole))
+        if unknown:
+            raise ConfigError(f"start: the learner has no {unknown[0]}. Start from an initialization of this learner.")
+        whole.update(start or {})
+        trained, frozen = training.split(whole)
+        self.model = Model(learner, classes, frozen)
+        self.start = trained
+        self.stream = stream
+        self.training = training
+        self.strategies = tuple(strategies)
+        self.curve = tuple(sorted(set(curve)))
+        self._seed = seed
+        self._scenario = scenario
+        self._pool = Pool(learner, stream, test_rows, self._columns())
+        self._moment = Moment(self.model, self._pool, self.start, seed, training.batch_size, training.shuffle)
+        for strategy in self.strategies:
+            strategy.check(self.model, stream)
+        self._separate = any(strategy.wants_task_gradient for strategy in self.strategies)
+        self._rates = training.rates(self.start)
+        self._first_answers: dict[int, list[Tensor]] = {}
+
+    def begin(self) -> Standing:
+        """Before the first experience, with everything asked once."""
+        record = Record.new(self.stream, self.model.measure, parameter_count(self.start))
+        standing = Standing(self.start, tuple({} for _ in self.strategies), record)
+        return Standing(standing.params, standing.states, record.with_baseline(self._row(standing, 0)))
+
+    def extended(self, standing: Standing) -> Standing:
+        """A standing whose stream was shorter, for this one: the head grows, and the new experiences are asked."""
+        known = len(standing.record.experiences)
+        if known == len(self.stream):
+            return standing
+        params = dict(standing.params)
+        if any(params[name].shape != tensor.shape for name, tensor in self.start.items()):
+            for name in (HEAD_WEIGHT, HEAD_BIAS):
+                params[name] = torch.cat([params[name], self.start[name][len(params[name]) :]])
+            states = tuple(s.grown(t, self.start) for s, t in zip(self.strategies, standing.states, strict=True))
+            standing = Standing(params, states, standing.record)
+        new = range(known, len(self.stream))
+        baseline = self._row(Standing(self.start, tuple({} for _ in self.strategies), standing.record), 0, new)
+        last = self._row(standing, max(len(standing.record.rows) - 1, 0), new)
+        record = standing.record.extended(self.stream, baseline, last)
+        return Standing(params, standing.states, record)
+
+    def learn(self, standing: Standing) -> Standing:
+        """The next experience, and then the test of every one.
+
+        Raises
+        ------
+        TrainingError
+            A loss is not finite.
+        """
+        k = len(standing.record.rows)
+        began = time.perf_counter()
+        moment = self._moment.at(k)
+        params, states = standing.params, list(standing.states)
+        addresses = self.stream.train_addresses(k)
+        for place, strategy in enumerate(self.strategies):
+            addresses = strategy.training_set(moment.of(place), addresses, states[place])
+        for place, strategy in enumerate(self.strategies):
+            params, states[place] = strategy.begin(moment.of(place), params, states[place])
+        params = self._with_head(moment, params)
+        params, states, curve = self._steps(k, params, states, addresses, standing.record)
+        moment = self._moment.at(k)
+        for place, strategy in enumerate(self.strategies):
+            params, states[place] = strategy.end(moment.of(place), params, addresses, states[place])
+        learned = time.perf_counter()
+        after = Standing(params, tuple(states), standing.record)
+        answers = [self._answered(after, k, experience) for experience in range(len(self.stream))]
+        row = [self._measured(k, experience, found) for experience, found in enumerate(answers)]
+        record = standing.record.with_experience(
+            row=row,
+            curves=curve,
+            kl_to_start=self._kl_to_start(answers[: k + 1]),
+            replay_bytes=self.stream.nbytes([address for state in states for address in stored(state)]),
+            state_bytes=sum(tensor.nbytes for state in states for tensor in state.values()),
+            parameter_norm=float(torch.stack([t.double().square().sum() for t in params.values()]).sum().sqrt()),
+            learn_seconds=learned - began,
+            test_seconds=time.perf_counter() - learned,
+        )
+        return Standing(params, tuple(states), record)
+
+    def _steps(
+        self, k: int, params: Params, states: list[State], addresses: list[Address], record: Record
+    ) -> tuple[Params, list[State], dict[str, float]]:
+        curve: dict[str, float] = {}
+        optimizer_state: dict[str, Params] = {}
+        step = 0
+        for epoch in range(self.training.epochs if addresses else 0):
+            order = self._order(k, epoch, addresses)
+            for first in range(0, len(order), self.training.batch_size):
+                if step in self.curve:
+                    curve[str(step)] = self._asked(Standing(params, tuple(states), record), k, k)
+                chosen = order[first : first + self.training.batch_size]
+                moment = self._moment.at(k, step, epoch, first // self.training.batch_size)
+                params, states, optimizer_state = self._step(moment, params, states, optimizer_state, chosen)
+                step += 1
+        if step in self.curve:
+            curve[str(step)] = self._asked(Standing(params, tuple(states), record), k, k)
+        return params, states, curve
+
+    def _step(
+        self, moment: Moment, params: Params, states: list[State], optimizer_state: Any, chosen: list[Address]
+    ) -> tuple[Params, list[State], Any]:
+        together = list(zip([moment.of(place) for place in range(len(states))], self.strategies, states, strict=True))
+        replayed = [address for at, strategy, state in together for address in strategy.replayed(at, state)]
+        minibatch = self._pool.minibatch([*chosen, *replayed])
+        leaves = as_leaves(params)
+        gradient, task_gradient = self._gradients(moment, minibatch, leaves, together)
+        for at, strategy, state in together:
+            gradient = strategy.gradient(at, params, gradient, state)
+        after, optimizer_state = self.training.optimizer.update(
+            params, gradient, optimizer_state, self._rates, moment.step
+        )
+        settled = []
+        for at, strategy, state in together:
+            after, state = strategy.settle(at, params, after, task_gradient, self._rates, state)
+            settled.append(state)
+        return after, settled, optimizer_state
+
+    def _gradients(
+        self, moment: Moment, minibatch: Minibatch, leaves: Params, together: list[tuple[Moment, Strategy, State]]
+    ) -> tuple[Params, Params]:
+        """That of loss and penalties, and that of the loss alone if a strategy wants it."""
+        outputs = self.model.outputs(leaves, minibatch.batch)
+        loss = self.model.loss(outputs, minibatch.batch.targets, minibatch.allowed)
+        penalties = [strategy.penalty(at, leaves, minibatch, outputs, state) for at, strategy, state in together]
+        total = loss
+        for penalty in penalties:
+            total = total if penalty is None else total + penalty
+        if not bool(torch.isfinite(total)):
+            raise TrainingError(
+                f"the loss is not finite in experience {moment.experience}, step {moment.step}. Lower "
+                f"training.learning_rate, or the strategies' strength "
+                f"(ewc has step=proximal, which is stable)."
+            )
+        task = _gradient(loss, leaves, keep=total is not loss) if self._separate else {}
+        if total is loss and task:
+            return task, task
+        return _gradient(total, leaves, keep=False), task
+
+    def _order(self, k: int, epoch: int, addresses: list[Address]) -> list[Address]:
+        if not self.training.shuffle:
+            return addresses
+        return AddressedRandom(TaskAddress("train", self._seed, k, epoch)).sample(addresses, len(addresses))
+
+    def _with_head(self, moment: Moment, params: Params) -> Params:
+        """Rows of the head for classes that this experience brings, from the means of their examples."""
+        if self.training.head != "class_means" or HEAD_WEIGHT not in params or not self.model.has_own_head:
+            return params
+        experience = self.stream.experiences[moment.experience]
+        new = sorted(set(experience.train.labels) - set(moment.seen))
+        chosen = [a for a in self.stream.train_addresses(moment.experience) if self.stream.label(a) in new]
+        if not chosen:
+            return params
+        with torch.no_grad():
+            parts = [self.model.features(params, p.batch) for p in self._pool.minibatches(chosen, 256)]
+        places = torch.tensor([new.index(self.stream.label(address)) for address in chosen])
+        means = class_means(torch.cat(parts), places, len(new))
+        weight, bias = params[HEAD_WEIGHT].clone(), params[HEAD_BIAS].clone()
+        weight[new], bias[new] = 2 * means, -(means * means).sum(-1)
+        return {**params, HEAD_WEIGHT: weight, HEAD_BIAS: bias}
+
+    def _row(self, standing: Standing, k: int, experiences: Sequence[int] | None = None) -> list[float]:
+        """The measure on each experience, as things stand in experience `k`."""
+        asked = range(len(self.stream)) if experiences is None else experiences
+        return [self._asked(standing, k, experience) for experience in asked]
+
+    def _asked(self, standing: Standing, k: int, experience: int) -> float:
+        return self._measured(k, experience, self._answered(standing, k, experience))
+
+    def _answered(self, standing: Standing, k: int, experience: int) -> list[Tensor]:
+        with torch.no_grad():
+            return [self._answers(standing, k, batch) for batch in self._pool.test(experience)]
+
+    def _measured(self, k: int, experience: int, answers: Sequence[Tensor]) -> float:
+        allowed = self._allowed(k, experience)
+        found = []
+        for batch, outputs in zip(self._pool.test(experience), answers, strict=True):
+            assert batch.targets is not None
+            found.append((among(outputs, allowed), batch.targets))
+        return self.model.measured(found)
+
+    def _answers(self, standing: Standing, k: int, batch: Batch) -> Tensor:
+        """What a strategy says in the model's place, or the model."""
+        moment = self._moment.at(k)
+        for place, strategy in enumerate(self.strategies):
+            answers = strategy.predict(moment.of(place), standing.params, batch, standing.states[place])
+            if answers is not None:
+                return answers
+        return self.model.outputs(standing.params, batch)
+
+    def _kl_to_start(self, answers: Sequence[Sequence[Tensor]]) -> float | None:
+        """Mean KL(start ‖ now) over the test examples met so far, given the answers on each experience.
+
+        None for a language model, and where a strategy's answers exclude a class.
+        """
+        if not self.model.classes:
+            return None
+        total, count = 0.0, 0
+        for experience, now in enumerate(answers):
+            if experience not in self._first_answers:
+                with torch.no_grad():
+                    batches = self._pool.test(experience)
+                    self._first_answers[experience] = [self.model.outputs(self.start, batch) for batch in batches]
+            for before, after in zip(self._first_answers[experience], now, strict=True):
+                total, count = total + float(kl_divergence(before, after)) * len(after), count + len(after)
+        return total / count if math.isfinite(total) else None
+
+    def _columns(self) -> Tensor | None:
+        """The classes that examples of each experience are told apart from, (T, N); None for all."""
+        if self._scenario == "class" or not self.stream.class_names:
+            return None
+        columns = torch.zeros(len(self.stream), len(self.stream.class_names), dtype=torch.bool)
+        for k, experience in enumerate(self.stream.experiences):
+            columns[k, experience.classes()] = True
+        return columns.cumsum(0).bool() if self._scenario == "seen" else columns
+
+    def _allowed(self, k: int, experience: int) -> Tensor | None:
+        if self._pool.columns is None:
+            return None
+        return self._pool.columns[k if self._scenario == "seen" else experience]
+
+
+def _gradient(value: Tensor, leaves: Params, keep: bool) -> Params:
+    found = torch.autograd.grad(
+        value, list(leaves.values()), retain_graph=keep, allow_unused=True, materialize_grads=True
+    )
+    return dict(zip(leaves, found, strict=True))

@@ -1,0 +1,57 @@
+"""Where a continual run stands: all that a strategy may look at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from metacl.continual.model import Model
+from metacl.continual.pool import Pool
+from metacl.learners.base import Params
+from metacl.tasks.episode import TaskAddress
+from metacl.tasks.randomness import AddressedRandom
+
+STREAMS = 16
+"""Independent random streams that a strategy may ask for at one step."""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Where a run stands, and what a strategy may look at.
+
+    experience : of the stream, from 0. step : optimizer steps taken in it. epoch, turn : the pass over its examples,
+    and the steps taken in that pass. place : which in the list of strategies.
+    start : the parameters before the first experience. batch_size : of the new examples in a step. shuffle : whether
+    they come in an order of their own at each pass.
+    """
+
+    model: Model
+    pool: Pool
+    start: Params
+    seed: int
+    batch_size: int
+    shuffle: bool = True
+    experience: int = 0
+    step: int = 0
+    epoch: int = 0
+    turn: int = 0
+    place: int = 0
+
+    def at(self, experience: int, step: int = 0, epoch: int = 0, turn: int = 0) -> Moment:
+        """The same run elsewhere."""
+        return replace(self, experience=experience, step=step, epoch=epoch, turn=turn)
+
+    def of(self, place: int) -> Moment:
+        """The same moment as another strategy sees it."""
+        return replace(self, place=place)
+
+    def random(self, stream: int = 0, at: int | None = None) -> AddressedRandom:
+        """Random numbers by seed, experience, step (or a count of one's own), strategy and `stream` alone."""
+        address = TaskAddress("train", self.seed, self.experience, self.step if at is None else at)
+        return AddressedRandom(address, 1 + self.place * STREAMS + stream)
+
+    @cached_property
+    def seen(self) -> list[int]:
+        """Classes of the experiences before this one, sorted."""
+        before = self.pool.stream.experiences[: self.experience]
+        return sorted({label for experience in before for label in experience.train.labels})

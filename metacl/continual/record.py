@@ -1,0 +1,83 @@
+"""What is measured in a run of one seed, as plain values: the R matrix and what else each experience left."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from metacl.continual.experience import Stream
+
+
+@dataclass(frozen=True)
+class Record:
+    """After k of T experiences.
+
+    experiences : name, sizes, classes and fingerprint of each. measure : "accuracy", a share, or "nats_per_token".
+    rows : R, (k, T): R[k][i] is the measure on experience i's test after learning experience k. None where i was
+    appended to the stream only after k.
+    baseline : (T,), the same before any training, from the run's start.
+    curves : for each experience, steps (as text) -> measure on its own test after so many steps of it.
+    kl_to_start : nats, mean KL(start ‖ now) over the test examples met so far; None for language models.
+    replay_bytes : of stored inputs. state_bytes : of everything strategies keep beside them.
+    parameter_norm : L2, of all that is trained. trainable_parameters : numbers that are trained.
+    """
+
+    experiences: tuple[dict[str, Any], ...]
+    measure: str
+    trainable_parameters: int
+    baseline: tuple[float, ...] = ()
+    rows: tuple[tuple[float | None, ...], ...] = ()
+    curves: tuple[dict[str, float], ...] = ()
+    kl_to_start: tuple[float | None, ...] = ()
+    replay_bytes: tuple[int, ...] = ()
+    state_bytes: tuple[int, ...] = ()
+    parameter_norm: tuple[float, ...] = ()
+    learn_seconds: tuple[float, ...] = ()
+    test_seconds: tuple[float, ...] = ()
+
+    @classmethod
+    def new(cls, stream: Stream, measure: str, trainable_parameters: int) -> Record:
+        """Before anything is measured."""
+        return cls(described(stream), measure, trainable_parameters)
+
+    @classmethod
+    def from_dict(cls, tree: dict[str, Any]) -> Record:
+        """What `to_dict` gave, from JSON."""
+        plain: Any = {key: tuple(value) if isinstance(value, list) else value for key, value in tree.items()}
+        plain["rows"] = tuple(tuple(row) for row in tree["rows"])
+        return cls(**plain)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+    def with_baseline(self, row: list[float]) -> Record:
+        """Measured before any training."""
+        return replace(self, baseline=tuple(row))
+
+    def with_experience(self, *, row: list[float], **measured: Any) -> Record:
+        """One experience more; `measured` are the entries that the other fields get."""
+        longer: Any = {name: (*getattr(self, name), value) for name, value in measured.items()}
+        return replace(self, rows=(*self.rows, tuple(row)), **longer)
+
+    def extended(self, stream: Stream, baseline: list[float], last: list[float]) -> Record:
+        """For a longer stream: its new experiences before any training, and as the run stands."""
+        new = len(baseline)
+        rows = tuple((*row, *[None] * new) for row in self.rows)
+        if rows:
+            rows = (*rows[:-1], (*self.rows[-1], *last))
+        return replace(self, experiences=described(stream), baseline=(*self.baseline, *baseline), rows=rows)
+
+
+def described(stream: Stream) -> tuple[dict[str, Any], ...]:
+    """What a record says of each experience."""
+    return tuple(
+        {
+            "name": experience.name,
+            "train": len(experience.train),
+            "test": len(experience.test),
+            "classes": len(experience.classes()) if stream.class_names else 0,
+            "fingerprint": experience.fingerprint(),
+        }
+        for experience in stream.experiences
+    )

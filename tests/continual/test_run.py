@@ -1,0 +1,273 @@
+"""A run from its config: stopped and resumed it is the same run; it goes on with a longer stream; mistakes are said."""
+
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from metacl import api
+from metacl.cli import main
+from metacl.continual.config import continual_config_from_dict, load_continual_config
+from metacl.continual.loop import ContinualLoop
+from metacl.continual.run import make_loop
+from metacl.errors import ConfigError, RunInterrupted
+from metacl.initialization import write_initialization
+from tests.small_models import save_family
+from tests.small_runs import save_tiny_bert, small_config
+
+EVERYTHING = [
+    {"name": "replay", "memory": 10, "ratio": 0.5},
+    {"name": "ewc", "strength": 1.0, "examples": 4, "step": "proximal"},
+    {"name": "si", "strength": 0.1},
+    {"name": "lwf"},
+    {"name": "der_plus_plus", "memory": 8},
+    {"name": "a_gem", "per_experience": 4, "batch": 6},
+    {"name": "self_distillation"},
+    {"name": "hardening", "radius": 0.05},
+    {"name": "o_lora", "rank": 1},
+]
+"""Every strategy whose memory outlives an experience and that fits beside the others."""
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return save_tiny_bert(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Four experiences of two classes each."""
+    listed = []
+    for k in range(4):
+        for part, count in (("train", 9), ("test", 4)):
+            rows = [f"{part} text {i} about {c} thing{k},class {c}{k}" for c in "ab" for i in range(count)]
+            (tmp_path / f"{part}{k}.csv").write_text("text,label\n" + "\n".join(rows) + "\n")
+        listed.append(
+            {"name": f"e{k}", "train": str(tmp_path / f"train{k}.csv"), "test": str(tmp_path / f"test{k}.csv")}
+        )
+    return listed
+
+
+@pytest.fixture
+def config(tmp_path, model, files):
+    """Makes a config of a few seconds."""
+
+    def make(output="run", experiences=3, **changes):
+        tree = {
+            "name": "small",
+            "output": str(tmp_path / output),
+            "learner": {
+                "name": "text_classifier",
+                "model": str(model),
+                "max_length": 16,
+                "adapter": {"rank": 4, "alpha": 4, "last_layers": 2},
+            },
+            "stream": {"name": "files", "experiences": files[:experiences]},
+            "strategies": EVERYTHING,
+            "training": {"epochs": 2, "batch_size": 6, "learning_rate": 0.05, "head": "class_means"},
+            "measuring": {"curve": [0, 2]},
+        }
+        return continual_config_from_dict({**tree, **changes})
+
+    return make
+
+
+def timeless(path):
+    """results.json without what a clock says."""
+    tree = json.loads((path / "results.json").read_text())
+    for run in tree["seeds"]:
+        del run["learn_seconds"], run["test_seconds"], run["metrics"]["learn_seconds"]
+        for experience in run["experiences"]:
+            del experience["name"]
+    del tree["metrics"]["learn_seconds"]
+    return tree
+
+
+def tensor_bytes(path, step):
+    return [
+        (path / f"seed-0/checkpoints/step-{step}/{name}.safetensors").read_bytes()
+        for name in ("meta_params", "outer_state")
+    ]
+
+
+@pytest.mark.parametrize("where", ["between", "in the middle"])
+def test_stopped_and_resumed_gives_the_same_bytes(config, tmp_path, monkeypatch, where):
+    api.continual(config("undisturbed"))
+    steps = []
+    step, learn = ContinualLoop._step, ContinualLoop.learn
+
+    def stopping_step(self, *arguments):
+        steps.append(1)
+        if where == "in the middle" and len(steps) == 10:  # the fourth step of the second experience
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, *arguments)
+
+    def stopping_learn(self, standing):
+        if where == "between" and len(standing.record.rows) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return learn(self, standing)
+
+    monkeypatch.setattr(ContinualLoop, "_step", stopping_step)
+    monkeypatch.setattr(ContinualLoop, "learn", stopping_learn)
+    with pytest.raises(RunInterrupted, match="The same command continues"):
+        api.continual(config("stopped"))
+    monkeypatch.undo()
+    assert not (tmp_path / "stopped/results.json").exists()
+    api.continual(config("stopped"))
+    for k in (2, 3):
+        assert tensor_bytes(tmp_path / "stopped", k) == tensor_bytes(tmp_path / "undisturbed", k)
+    assert timeless(tmp_path / "stopped") == timeless(tmp_path / "undisturbed")
+    for file in ("adapter_model.safetensors", "head.safetensors"):
+        both = [(tmp_path / name / "seed-0/model" / file).read_bytes() for name in ("stopped", "undisturbed")]
+        assert both[0] == both[1]
+
+
+def test_goes_on_with_a_longer_stream(config, tmp_path):
+    short = api.continual(config("grows", experiences=2, strategies=EVERYTHING[:6]))["seeds"][0]
+    longer = api.continual(config("grows", experiences=4, strategies=EVERYTHING[:6]))["seeds"][0]
+    assert [row[:2] for row in longer["rows"][:2]] == list(short["rows"])
+    # The end of the shorter run is asked on what is new, and what was never asked is not made up.
+    assert longer["rows"][0][2:] == (None, None) and None not in longer["rows"][1]
+    assert len(longer["rows"]) == 4 and "forward_transfer" in longer["metrics"]
+    head = load_file(tmp_path / "grows/seed-0/model/head.safetensors")
+    assert head["weight"].shape[0] == 8
+    about = json.loads((tmp_path / "grows/seed-0/model/continual.json").read_text())
+    assert about["classes"] == [f"class {c}{k}" for k in range(4) for c in "ab"]
+
+
+def test_the_past_must_be_the_same(config, files):
+    config_ = config()
+    api.continual(config_)
+    with open(files[0]["train"], "a") as file:
+        file.write("one more text,class a0\n")
+    with pytest.raises(ConfigError, match="experience 'e0' is not the one"):
+        api.continual(config_)
+
+
+def test_another_run_is_refused(config):
+    api.continual(config(experiences=1))
+    with pytest.raises(ConfigError, match=r"training\.batch_size: 6 -> 7"):
+        api.continual(config(experiences=1, training={"epochs": 2, "batch_size": 7}))
+    with pytest.raises(ConfigError, match="can become longer only"):
+        longer = config(experiences=2)
+        api.continual(longer)
+        api.continual(config(experiences=1))
+
+
+def test_starts(config, tmp_path, model):
+    adapter = {"rank": 4, "alpha": 4, "last_layers": 2}
+    meta_config = small_config(model, tmp_path / "meta", learner__adapter=adapter)
+    learner, meta = api.starting_point(meta_config)
+    meta = {name: tensor + 0.5 if name.startswith("adapter.") else tensor for name, tensor in meta.items()}
+    write_initialization(tmp_path / "meta", meta_config, learner, meta, 0, "card")
+
+    def started(start, **changes):
+        made = config(start=str(start), **changes)
+        return make_loop(made, 0, made.stream.open(0), made.learner.build(0)).start
+
+    found = started(tmp_path / "meta")
+    assert all(torch.equal(found[name], meta[name]) for name in found if name.startswith("adapter."))
+    assert not found["head.weight"].any()
+    api.continual(config("first", experiences=1))
+    stored = load_file(tmp_path / "first/seed-0/model/adapter_model.safetensors")
+    found = started(tmp_path / "first")
+    assert all(torch.equal(found["adapter." + name], tensor) for name, tensor in stored.items())
+    with pytest.raises(ConfigError, match=r"learner\.adapter"):
+        started(tmp_path / "meta", learner={**config().learner.to_dict(), "adapter": {"rank": 3, "last_layers": 2}})
+    with pytest.raises(ConfigError, match="holds no initialization"):
+        started(tmp_path)
+
+
+def test_only_some_layers(config, tmp_path):
+    made = config(training={"only": ["head.*"]}, strategies=[])
+    loop = make_loop(made, 0, made.stream.open(0), made.learner.build(0))
+    assert set(loop.start) == {"head.weight", "head.bias"}
+    assert loop.learn(loop.begin()).record.trainable_parameters == sum(t.numel() for t in loop.start.values())
+    with pytest.raises(ConfigError, match=r"training\.only: no parameter is called"):
+        made = config(training={"only": ["heads.*"]})
+        make_loop(made, 0, made.stream.open(0), made.learner.build(0))
+
+
+def test_a_language_model(tmp_path):
+    data = tmp_path / "texts"
+    data.mkdir()
+    for name in ("law", "sea"):
+        texts = [f"{name} text number {'abcdefghij'[i]} of the {name}" for i in range(8)]
+        (data / f"{name}.txt").write_text("\n\u241e\n".join(texts))
+    tree = {
+        "name": "language",
+        "output": str(tmp_path / "run"),
+        "learner": {
+            "name": "causal_lm",
+            "model": str(save_family("llama", tmp_path / "model", causal=True)),
+            "adapter": {"targets": ["q_proj", "v_proj"], "rank": 4},
+        },
+        "stream": {
+            "name": "text_domains",
+            "data": {"name": "domain_text", "path": str(data), "split_by": "example"},
+        },
+        "strategies": [{"name": "replay", "memory": 4}, {"name": "ewc", "on": "product", "strength": 1.0}],
+        "training": {"epochs": 4, "batch_size": 3, "learning_rate": 1.0},
+    }
+    results = api.continual(continual_config_from_dict(tree))
+    (run,) = results["seeds"]
+    assert results["measure"] == "nats_per_token"
+    assert run["rows"][0][0] < run["baseline"][0] and run["rows"][1][1] < run["rows"][0][1]
+    # Signs are turned: more is better, so what was lost is minus the nats that came back.
+    assert run["metrics"]["backward_transfer"] == pytest.approx(run["rows"][0][0] - run["rows"][1][0])
+    tree["strategies"] = [{"name": "lwf"}]
+    with pytest.raises(ConfigError, match="lwf compares class scores"):
+        api.continual(continual_config_from_dict({**tree, "output": str(tmp_path / "other")}))
+
+
+def test_the_shipped_config_and_the_experiments_load_to_equal_ones():
+    for path in ("configs/continual.yaml", "experiments/continual_intents/config.yaml"):
+        assert Path(path).read_text().startswith("# ")
+        loaded = load_continual_config(path)
+        assert continual_config_from_dict(yaml.safe_load(yaml.safe_dump(loaded.to_dict()))) == loaded
+
+
+def test_on_the_command_line(config, tmp_path, monkeypatch, capsys):
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        yaml.safe_dump(config("told", experiences=2, strategies=[{"name": "experts"}], seeds=[0, 1]).to_dict())
+    )
+    main_exit(["continual", str(path)], 0)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "seed 1: 2/2 e1:" in said and "forgetting chaudhry" in said
+    for picture in ("r_matrix.svg", "mean.svg"):
+        assert (tmp_path / "told" / picture).read_text().startswith("<svg")
+    results = json.loads((tmp_path / "told/results.json").read_text())
+    assert results["seeds_missing"] == [] and set(results["metrics"]["average_accuracy"]) == {
+        "mean",
+        "low",
+        "high",
+        "seeds",
+    }
+    shutil.rmtree(tmp_path / "told")
+    for overrides, part in (
+        (["strategy=[]"], "Did you mean 'strategies'"),
+        (["strategies=[rehearsal]"], "unknown method against forgetting 'rehearsal'"),
+        (["strategies=[{name: replay, memories: 3}]"], "Did you mean 'memory'"),
+        (["learner={name: causal_lm, model: x}"], "stream: files does not fit"),
+        (["scenario=task", "stream.blur=0.1"], "stream.blur"),
+        (["seeds=[1, 1]"], "stands there twice"),
+    ):
+        if "causal_lm" in overrides[0]:
+            overrides = ["stream={name: text_domains, data: {name: domain_text, path: x}}"]
+            part = "does not fit learner"
+        main_exit(["continual", str(path), *overrides], 2)
+        assert part in " ".join(capsys.readouterr().err.split())
+        assert not (tmp_path / "told").exists()
+
+
+def main_exit(arguments, code):
+    with pytest.raises(SystemExit) as exit_:
+        main(arguments)
+    assert (exit_.value.code or 0) == code
