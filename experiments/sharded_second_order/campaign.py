@@ -14,6 +14,8 @@ FAMILIES = ("llama", "gpt2", "bert")
 EXACTNESS = (64, 2)
 COST = (512, 6)
 """Width and layers of the models."""
+PLANNED = (("llama",), ("bert",), ("gpt2", "--all-parameters"))
+"""Whose memory is planned and measured."""
 
 
 def main() -> None:
@@ -33,6 +35,9 @@ def main() -> None:
         row(f"cost R={ranks}", lambda r=ranks: group("cost", "llama", *COST, r))
     for family in FAMILIES:
         row(f"all parameters {family}", lambda f=family: group("parameters", f, *EXACTNESS, 2)[0])
+    for family, *flags in PLANNED:
+        key = " ".join(["planned", family, *flags])
+        row(key, lambda f=family, flags=flags: group("planned", f, *COST, 2, *flags))
     row("all parameters cost whole", lambda: group("cost", "llama", *COST, 1, "--whole", "--all-parameters"))
     for ranks in (1, 2):
         row(f"all parameters cost R={ranks}", lambda r=ranks: group("cost", "llama", *COST, r, "--all-parameters"))

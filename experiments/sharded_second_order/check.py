@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 
-from campaign import COST, EXACTNESS, FAMILIES
+from campaign import COST, EXACTNESS, FAMILIES, PLANNED
 from groups import group
 
 LARGEST_MB = 11 * COST[0] ** 2 / 4 * 4 / 1e6
@@ -44,6 +44,10 @@ def main() -> int:
         for estimator in ("first_order", "reptile", "reverse", "finite_difference"):
             bar = 1e-3 if estimator == "finite_difference" else 1e-5
             lines.append(Line(f"{family}, 2 ranks, every parameter adapts, {estimator}", found[estimator], bar))
+    for family, *flags in PLANNED:
+        rows = group("planned", family, *COST, 2, *flags)
+        error = max(abs(row["planned_mb"] / row["peak_mb"] - 1) for row in rows)
+        lines.append(Line(f"{family}, 2 ranks {' '.join(flags)}: the memory plan's relative error", error, 0.15))
     alone, half = (max(row["computing_peak_mb"] for row in rows) for rows in (
         group("cost", "llama", *COST, 1, "--whole", "--all-parameters"),
         group("cost", "llama", *COST, 2, "--all-parameters"),

@@ -12,6 +12,8 @@ from typing import Any
 
 from models import save_model
 
+from metacl.coordination.ray_group import NOTHING_KEPT
+
 HERE = Path(__file__).parent
 MODELS = HERE / ".models"
 
@@ -24,8 +26,7 @@ def group(what: str, family: str, width: int, layers: int, ranks: int, *flags: s
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "rank.py", what, family, str(folder), "--warm-up", str(small), *flags]
-    # As worker groups have it: room of gathered matrices goes back to the system at once.
-    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "262144", "DS_ACCELERATOR": "cpu"}
+    environment = {**os.environ, **NOTHING_KEPT, "DS_ACCELERATOR": "cpu"}
     processes = [
         subprocess.Popen(
             [*command, "--rank", str(rank), "--ranks", str(ranks), "--port", str(port)],

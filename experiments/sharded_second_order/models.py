@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import AutoModel, BertConfig, GPT2Config, LlamaConfig, PreTrainedTokenizerFast
 
 from metacl.adaptation import InnerLoop
+from metacl.config import RunConfig, config_from_dict
 from metacl.learners import Task, TextClassifierConfig
 from metacl.learners.adapter import AdapterConfig
 from metacl.learners.base import ADAPTER, MODEL, Learner, Params, as_leaves
@@ -57,6 +58,24 @@ def learner_config(family: str, folder: Path, all_parameters: bool = False) -> T
     """LoRA of rank 4 in all layers, or every parameter of the model."""
     adapter = None if all_parameters else AdapterConfig(rank=4, targets=TARGETS[family])
     return TextClassifierConfig(model=str(folder), max_length=LENGTH, adapter=adapter, logit_scale=3.0)
+
+
+def run_config(family: str, folder: Path, ranks: int, all_parameters: bool = False) -> RunConfig:
+    """A run of MAML on BANKING77 with the same learner, for groups at ZeRO-3; tiny matrices are sharded, too."""
+    zero = {"zero_optimization": {"stage3_param_persistence_threshold": 0}}
+    return config_from_dict(
+        {
+            "name": "planned",
+            "learner": learner_config(family, folder, all_parameters).to_dict(),
+            "data": {"name": "labelled_text", "dataset": "banking77"},
+            "episodes": {"ways": 5, "shots": 5, "queries": 2},
+            "objective": "maml",
+            "estimator": "first_order" if all_parameters else "reverse",
+            "inner": {"steps": 3, "step_size": {"value": 0.002}},
+            "outer": {"tasks_per_step": 1},
+            "workers": {"executor": "ray", "ranks_per_group": ranks, "zero_stage": 3, "deepspeed": zero},
+        }
+    )
 
 
 def meta_gradient(learner: Learner, steps: int, estimator: MetaGradient) -> Params:

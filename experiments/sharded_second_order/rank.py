@@ -4,6 +4,8 @@
     rank.py parameters FAMILY FOLDER --rank 0 --ranks 2 --port P     errors of each estimator if every parameter adapts
     rank.py cost FAMILY FOLDER --rank 0 --ranks 2 --port P [--whole] [--all-parameters]
                                                                      memory, bytes gathered, seconds
+    rank.py planned FAMILY FOLDER --rank 0 --ranks 2 --port P [--all-parameters]
+                                                                     what --dry-run says of the peak, and the peak
 
 The reference of `exactness` is the same model whole in this process, without DeepSpeed.
 """
@@ -22,12 +24,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from models import learner_config, meta_gradient, whole
+from models import learner_config, meta_gradient, run_config, whole
 from torch import Tensor
 
+from metacl.coordination.memory_plan import rank_memory
+from metacl.coordination.worker import MetaGradientWork, Worker
 from metacl.learners.base import Learner
 from metacl.learners.sharding import RankEnvironment, ShardedBase, ZeroOptions, make_engine
 from metacl.metagradients import FiniteDifference, FirstOrder, MetaGradient, Reptile, Reverse
+from metacl.tasks import TaskAddress
 
 STEPS = (1, 3, 5)
 COST_STEPS = 3
@@ -97,6 +102,26 @@ def cost(options: argparse.Namespace, environment: RankEnvironment) -> dict[str,
     }
 
 
+def planned(options: argparse.Namespace, environment: RankEnvironment) -> dict[str, Any]:
+    """What the memory plan says that a task takes, and the most that a rank takes for it above its libraries."""
+    engine = make_engine(ZeroOptions(3, extra=ALL_IN_SHARDS), environment, gpu=False)
+
+    def compute(folder: Path) -> Worker:
+        worker = Worker(run_config(options.family, folder, options.ranks, options.all_parameters), engine)
+        for _ in range(2):
+            MetaGradientWork()(worker, TaskAddress("train", 0, 0, 0), worker.layout.flatten(worker.initial))
+        return worker
+
+    plan = rank_memory(run_config(options.family, options.folder, options.ranks, options.all_parameters))
+    kept = compute(options.warm_up)  # libraries and data
+    gc.collect()
+    before = _anonymous_mb()
+    with _Peak() as peak:
+        compute(options.folder)
+    del kept
+    return {"planned_mb": plan.on_device / 1e6, "peak_mb": peak.mb - before}
+
+
 class _Peak:
     """The most anonymous memory (not mapped files) this process has while the context lasts, looked at every 2 ms."""
 
@@ -126,7 +151,7 @@ def _anonymous_mb() -> float:
 def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["exactness", "parameters", "cost"])
+    parser.add_argument("what", choices=["exactness", "parameters", "cost", "planned"])
     parser.add_argument("family")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--warm-up", type=Path, help="a small model, so that libraries do not count")
@@ -141,7 +166,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     environment = RankEnvironment(options.rank, options.ranks, "127.0.0.1", options.port)
-    measure = {"exactness": exactness, "parameters": parameters, "cost": cost}[options.what]
+    measure = {"exactness": exactness, "parameters": parameters, "cost": cost, "planned": planned}[options.what]
     print(json.dumps(measure(options, environment)), file=answers, flush=True)
 
 

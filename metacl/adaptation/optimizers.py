@@ -27,8 +27,12 @@ class InnerOptimizer(Component):
     """One update rule of the inner loop."""
 
     @abstractmethod
-    def update(self, params: Params, grads: Params, state: State, rates: Params, step: int) -> tuple[Params, State]:
-        """θ_{k+1}, s_{k+1} from θ_k, ∇L(θ_k), s_k.
+    def displacement(
+        self, params: Params, grads: Params, state: State, rates: Params, step: int
+    ) -> tuple[Params, State]:
+        """θ_k − θ_{k+1}, s_{k+1} from θ_k, ∇L(θ_k), s_k.
+
+        Not θ_{k+1} itself: from its rounded numbers what was subtracted cannot be had back.
 
         Parameters
         ----------
@@ -59,14 +63,16 @@ class SGD(InnerOptimizer):
             raise ValueError("nesterov needs a momentum above 0; set inner.optimizer.momentum, for example 0.9")
         return self
 
-    def update(self, params: Params, grads: Params, state: State, rates: Params, step: int) -> tuple[Params, State]:
-        """θ − η·d, d = g, or m (m ← μm + g), or g + μm."""
+    def displacement(
+        self, params: Params, grads: Params, state: State, rates: Params, step: int
+    ) -> tuple[Params, State]:
+        """η·d, d = g, or m (m ← μm + g), or g + μm."""
         if self.momentum == 0.0:
-            return {name: params[name] - rates[name] * grads[name] for name in params}, {}
+            return {name: rates[name] * grads[name] for name in params}, {}
         old = state.get("momentum")
         momentum = {n: g if old is None else self.momentum * old[n] + g for n, g in grads.items()}
         direction = {n: g + self.momentum * momentum[n] for n, g in grads.items()} if self.nesterov else momentum
-        return {name: params[name] - rates[name] * direction[name] for name in params}, {"momentum": momentum}
+        return {name: rates[name] * direction[name] for name in params}, {"momentum": momentum}
 
 
 @INNER_OPTIMIZERS.register("adam")
@@ -77,14 +83,14 @@ class Adam(InnerOptimizer):
     eps: Annotated[float, Field(gt=0.0)] = 1e-8
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
 
-    def update(self, params: Params, grads: Params, state: State, rates: Params, step: int) -> tuple[Params, State]:
-        """θ − η·m̂ / (√v̂ + ε)."""
-        decayed = {n: g + self.weight_decay * params[n] for n, g in grads.items()} if self.weight_decay else grads
-        return self._moments_step(params, decayed, state, rates, step)
-
-    def _moments_step(
+    def displacement(
         self, params: Params, grads: Params, state: State, rates: Params, step: int
     ) -> tuple[Params, State]:
+        """η·m̂ / (√v̂ + ε)."""
+        decayed = {n: g + self.weight_decay * params[n] for n, g in grads.items()} if self.weight_decay else grads
+        return self._moments_step(decayed, state, rates, step)
+
+    def _moments_step(self, grads: Params, state: State, rates: Params, step: int) -> tuple[Params, State]:
         first, second = self.betas
         zeros = {name: torch.zeros_like(g) for name, g in grads.items()}
         m_old, v_old = state.get("first", zeros), state.get("second", zeros)
@@ -93,7 +99,7 @@ class Adam(InnerOptimizer):
         # m̂ / (√v̂ + ε) with the bias corrections folded into η and ε: fewer operations on whole tensors, in the order
         # of `higher`. Adam magnifies last bits, so another order would take the two apart by 5e-5 in float32.
         correction, root = 1 - first ** (step + 1), math.sqrt(1 - second ** (step + 1))
-        moved = {n: params[n] - rates[n] * root / correction * (m[n] / (_sqrt(v[n]) + self.eps * root)) for n in params}
+        moved = {n: rates[n] * root / correction * (m[n] / (_sqrt(v[n]) + self.eps * root)) for n in grads}
         return moved, {"first": m, "second": v}
 
 
@@ -103,10 +109,12 @@ class AdamW(Adam):
 
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
 
-    def update(self, params: Params, grads: Params, state: State, rates: Params, step: int) -> tuple[Params, State]:
-        """θ(1 − ηλ) − η·m̂ / (√v̂ + ε)."""
-        shrunk = {n: p * (1 - rates[n] * self.weight_decay) for n, p in params.items()}
-        return self._moments_step(shrunk, grads, state, rates, step)
+    def displacement(
+        self, params: Params, grads: Params, state: State, rates: Params, step: int
+    ) -> tuple[Params, State]:
+        """ηλθ + η·m̂ / (√v̂ + ε)."""
+        moved, state = self._moments_step(grads, state, rates, step)
+        return {n: rates[n] * self.weight_decay * p + moved[n] for n, p in params.items()}, state
 
 
 def _sqrt(value: Tensor) -> Tensor:

@@ -27,6 +27,13 @@ from metacl.learners.ranks import RankLost
 from metacl.metagradients.compiled import compiler_here
 from metacl.tasks import TaskAddress
 
+NOTHING_KEPT = {
+    "MALLOC_MMAP_THRESHOLD_": "262144",
+    "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0:glibc.malloc.mxfast=0",
+}
+"""glibc would keep the room of gathered matrices, in pieces; above this size it goes back at once. What it cuts off
+below, to align a tensor, would stay in its caches of small pieces and hold neighbours apart."""
+
 
 class WorkerGroup:
     """One group as the driver sees it. Made, it waits for its place; it is `ready` after three `advance`.
@@ -134,8 +141,7 @@ def _environment(workers: Workers) -> dict[str, str]:
         # Ray does not hide GPUs from an actor that asked for none; torch and DeepSpeed would then use them.
         variables.update(CUDA_VISIBLE_DEVICES="", DS_ACCELERATOR="cpu")
     if workers.zero_stage == 3:
-        # glibc would keep the room of gathered matrices, in pieces; above this size it goes back at once.
-        variables["MALLOC_MMAP_THRESHOLD_"] = "262144"
+        variables.update(NOTHING_KEPT)
     return variables
 
 

@@ -43,7 +43,10 @@ def replay(config: RunConfig, step: int, index: int) -> Replay:
         The run has no such task, or its parameters are not kept: those of failed tasks and of checkpoints are.
     """
     if config.parameters_in_parts:
-        raise ConfigError("replay: this run's meta-parameters lie in parts, and they are computed with whole here.")
+        raise ConfigError(
+            "replay: this run's parameters lie in parts, one a rank, and a task is computed again in one process. "
+            "Train with workers.zero_stage=2 to replay; why a task failed is in the run's failed/ folder."
+        )
     if config.outer.asynchronous is not None:
         raise ConfigError("replay: with outer.asynchronous nobody knows which parameters a task was computed with.")
     count = config.outer.tasks_per_step * config.outer.accumulate

@@ -71,12 +71,14 @@ class InnerProblem:
         if any(now is not then for now, then in zip(functions, self.traced_from, strict=True)):
             self.traced, self.data = None, ()
 
-    def move(self, theta: Params, grads: Params, state: State, start: Params, step: int) -> tuple[Params, State]:
-        """θ_{k+1} and s_{k+1} from θ_k, the support gradient there, s_k and θ_0."""
+    def displacement(
+        self, theta: Params, grads: Params, state: State, start: Params, step: int
+    ) -> tuple[Params, State]:
+        """θ_k − θ_{k+1} and s_{k+1} from θ_k, the support gradient there, s_k and θ_0."""
         names = list(theta)
         grads = direction(self, grads, theta, start)
         rates = self.partition.rates(self.loop.rates(self.meta, names, step))
-        return self.loop.optimizer.update(theta, grads, state, rates, step)
+        return self.loop.optimizer.displacement(theta, grads, state, rates, step)
 
 
 @dataclass
@@ -170,10 +172,13 @@ class InnerState:
     losses: list[float]
 
 
-def trajectory(problem: InnerProblem, gradient: InnerGradient, theta: Params) -> Iterator[InnerState]:
+def trajectory(
+    problem: InnerProblem, gradient: InnerGradient, theta: Params, moving: Callable[[Params], object] | None = None
+) -> Iterator[InnerState]:
     """θ_0 = `theta`, θ_1, … θ_K, one at a time. Whether the walk is differentiable depends on `gradient` alone.
 
-    The loop's proximal term, if any, is descended too: its gradient λ(θ_k − θ_0) is added to `gradient`'s.
+    The loop's proximal term, if any, is descended too: its gradient λ(θ_k − θ_0) is added to `gradient`'s. `moving` is
+    shown every θ_k − θ_{k+1}.
 
     Raises `InnerLoopDiverged` on the first support loss that is not finite.
     """
@@ -186,7 +191,11 @@ def trajectory(problem: InnerProblem, gradient: InnerGradient, theta: Params) ->
         losses.append(float(loss))
         if not math.isfinite(losses[-1]):
             raise InnerLoopDiverged(losses)
-        theta, state = problem.move(theta, grads, state, start, step)
+        moved, state = problem.displacement(theta, grads, state, start, step)
+        if moving is not None:
+            moving(moved)
+        del grads
+        theta = {name: tensor - moved.pop(name) for name, tensor in theta.items()}  # never a θ more at a time
         yield InnerState(theta, list(losses))
 
 
@@ -199,9 +208,11 @@ def direction(problem: InnerProblem, grads: Params, theta: Params, start: Params
     return problem.loop.preconditioned(problem.meta, grads)
 
 
-def adapt(problem: InnerProblem, gradient: InnerGradient, theta: Params) -> InnerState:
-    """The end of the trajectory."""
-    *_, last = trajectory(problem, gradient, theta)
+def adapt(
+    problem: InnerProblem, gradient: InnerGradient, theta: Params, moving: Callable[[Params], object] | None = None
+) -> InnerState:
+    """The end of the `trajectory`."""
+    *_, last = trajectory(problem, gradient, theta, moving)
     return last
 
 

@@ -54,12 +54,14 @@ def estimate_side_by_side(estimator: MetaGradient, problems: Sequence[InnerProbl
 class _Stacked(InnerProblem):
     """T tasks as one problem."""
 
-    def move(self, theta: Params, grads: Params, state: State, start: Params, step: int) -> tuple[Params, State]:
+    def displacement(
+        self, theta: Params, grads: Params, state: State, start: Params, step: int
+    ) -> tuple[Params, State]:
         """Task by task: step sizes and preconditioners are each task's own copy of φ."""
 
         def one(meta: Params, theta: Params, grads: Params, state: State, start: Params) -> tuple[Params, State]:
             alone = InnerProblem(meta, self.start, self.support_loss, self.query_loss, self.loop)
-            return alone.move(theta, grads, state, start, step)
+            return alone.displacement(theta, grads, state, start, step)
 
         return torch.vmap(one)(self.meta, theta, grads, state, start)
 

@@ -32,6 +32,12 @@ def start():
     }
 
 
+def updated(rule, params, grads, state, rates, step):
+    """θ_{k+1}, s_{k+1}."""
+    moved, state = rule.displacement(params, grads, state, rates, step)
+    return {name: tensor - moved[name] for name, tensor in params.items()}, state
+
+
 def loss_of(params):
     """Couples the tensors, so that a wrong step of one shows in the gradients of all."""
     return (params["a"].tanh().sum() * params["c"] + (params["b"] ** 2).sum()).cos() + (params["a"] ** 4).sum() / 4
@@ -50,19 +56,19 @@ def test_steps_equal_torchs(rule):
         theirs.step()
         inner = {name: tensor.detach().requires_grad_() for name, tensor in theta.items()}
         grads = dict(zip(inner, torch.autograd.grad(loss_of(inner), list(inner.values())), strict=True))
-        theta, state = ours.update(theta, grads, state, rates, step)
+        theta, state = updated(ours, theta, grads, state, rates, step)
         for name, leaf in leaves.items():
             torch.testing.assert_close(theta[name], leaf.detach(), rtol=0, atol=1e-12)
     assert all((theta[name] - tensor).abs().max() > 1e-3 for name, tensor in start().items())
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_update_changes_nothing_in_place(rule):
+def test_a_step_changes_nothing_in_place(rule):
     theta, rates = start(), {name: torch.tensor(rate) for name, rate in RATES.items()}
     grads = {name: torch.ones_like(tensor) for name, tensor in theta.items()}
-    _, state = RULES[rule][0].update(theta, grads, {}, rates, 0)
+    _, state = updated(RULES[rule][0], theta, grads, {}, rates, 0)
     before = {slot: {name: tensor.clone() for name, tensor in tensors.items()} for slot, tensors in state.items()}
-    RULES[rule][0].update(theta, grads, state, rates, 1)
+    updated(RULES[rule][0], theta, grads, state, rates, 1)
     for name, tensor in start().items():
         assert torch.equal(theta[name], tensor)
         assert torch.equal(grads[name], torch.ones_like(tensor))
@@ -77,7 +83,7 @@ def test_derivatives_of_three_steps_are_right(rule):
     def three_steps(theta, first, second, third, rate):
         params, state = {"a": theta}, {}
         for step, grad in enumerate((first, second, third)):
-            params, state = RULES[rule][0].update(params, {"a": grad}, state, {"a": rate}, step)
+            params, state = updated(RULES[rule][0], params, {"a": grad}, state, {"a": rate}, step)
         return params["a"]
 
     inputs = [torch.randn(3, dtype=torch.float64, requires_grad=True) for _ in range(4)]
@@ -92,7 +98,7 @@ def test_gradient_through_an_exactly_zero_gradient_is_finite(rule):
     rate = torch.tensor(0.1, dtype=torch.float64, requires_grad=True)
     params, state = {"a": theta}, {}
     for step in range(3):
-        params, state = rule.update(params, {"a": grad}, state, {"a": rate}, step)
+        params, state = updated(rule, params, {"a": grad}, state, {"a": rate}, step)
     for derivative in torch.autograd.grad(params["a"].sum(), (theta, grad, rate)):
         assert torch.isfinite(derivative).all()
 
@@ -101,7 +107,7 @@ def test_adam_at_zero_has_the_derivative_of_its_closed_form():
     # The first step is θ − η g / (|g| + ε); at g = 0 its derivative is −η / ε.
     grad = torch.zeros(2, dtype=torch.float64, requires_grad=True)
     rate = torch.tensor(0.1, dtype=torch.float64)
-    moved, _ = Adam(eps=0.01).update({"a": torch.ones(2, dtype=torch.float64)}, {"a": grad}, {}, {"a": rate}, 0)
+    moved, _ = updated(Adam(eps=0.01), {"a": torch.ones(2, dtype=torch.float64)}, {"a": grad}, {}, {"a": rate}, 0)
     assert torch.equal(moved["a"], torch.ones(2, dtype=torch.float64))
     (derivative,) = torch.autograd.grad(moved["a"].sum(), grad)
     torch.testing.assert_close(derivative, torch.full((2,), -10.0, dtype=torch.float64))
@@ -110,9 +116,9 @@ def test_adam_at_zero_has_the_derivative_of_its_closed_form():
 def test_momentum_by_hand():
     theta, state = {"a": torch.tensor(1.0)}, {}
     rates = {"a": torch.tensor(0.5)}
-    theta, state = SGD(momentum=0.5).update(theta, {"a": torch.tensor(2.0)}, state, rates, 0)
+    theta, state = updated(SGD(momentum=0.5), theta, {"a": torch.tensor(2.0)}, state, rates, 0)
     assert theta["a"] == 1.0 - 0.5 * 2.0
-    theta, state = SGD(momentum=0.5).update(theta, {"a": torch.tensor(4.0)}, state, rates, 1)
+    theta, state = updated(SGD(momentum=0.5), theta, {"a": torch.tensor(4.0)}, state, rates, 1)
     assert theta["a"] == 0.0 - 0.5 * (0.5 * 2.0 + 4.0)
 
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from metacl.adaptation import InnerLoop
-from metacl.metagradients import FirstOrder, Reptile
+from metacl.adaptation import InnerLoop, StepSizes
+from metacl.metagradients import FirstOrder, InnerProblem, Reptile
 from tests.metagradients.problems import RULES, loop_of, problem_of, relative_error, scalar_problem
 
 
@@ -40,6 +40,25 @@ def test_sum_of_the_steps_taken_goes_through_the_start(rule, learn):
     assert relative_error(found.gradient, expected) < 1e-12
     assert found.query_loss == pytest.approx(whole.query_loss, rel=1e-12)
     assert found.support_losses == pytest.approx(whole.support_losses, rel=1e-12)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_small_steps_of_large_numbers_in_float32(rule):
+    """θ_0 − θ_K, a difference of rounded numbers, would be off by a part in a hundred here."""
+
+    def displacement(dtype):
+        loop = loop_of(rule, 5, "none")
+        small = {name: size / 1000 for name, size in (("value", loop.step_size.value), ("head", loop.step_size.head))}
+        loop = loop.model_copy(update={"step_size": StepSizes(learn="none", **small)})
+        meta = {"x": torch.linspace(100.0, 200.0, 50, dtype=dtype).requires_grad_()}
+        slope = torch.linspace(1.0, 2.0, 50, dtype=dtype)
+        problem = InnerProblem(
+            meta, lambda phi: dict(phi), lambda theta, _, k: (theta["x"] * slope).sum() / (k + 1),
+            lambda theta, _: theta["x"].sum(), loop,
+        )  # fmt: skip
+        return Reptile().estimate(problem).gradient
+
+    assert relative_error(displacement(torch.float32), displacement(torch.float64)) < 1e-6
 
 
 def test_start_that_is_no_function_of_what_is_learned():

@@ -99,7 +99,7 @@ def test_loss_that_is_no_number(estimator):
 
 def test_unrolled_says_which_optimizer_higher_lacks():
     class Own(InnerOptimizer):
-        def update(self, params, grads, state, rates, step):
+        def displacement(self, params, grads, state, rates, step):
             return params, state
 
     problem = scalar_problem(InnerLoop(steps=1, optimizer=Own()), lambda x: x**2, lambda x: x, start=1.0)
