@@ -188,7 +188,7 @@ def _check_choosing(methods: Sequence[AdaptationMethod], config: RunConfig, eval
         config.data.open().check("valid", evaluation.shape)
     except DataError as error:
         raise DataError(
-            f"--methods {choosing[0]}: its learning rate is chosen on validation classes; there are too few. {error}"
+            f"--methods {choosing[0]}: it is tuned on validation classes; there are too few. {error}"
         ) from None
 
 
@@ -342,7 +342,9 @@ def _measure(
     started = time.perf_counter()
     compared = methods or default_methods(evaluation.steps, config.learner.has_features)
     if any(len(method.candidates()) > 1 for method in compared):
-        progress.note(f"choosing learning rates on {VALIDATION_EPISODES} episodes of the validation classes")
+        progress.note(
+            f"tuning baselines on {VALIDATION_EPISODES} episodes of the validation classes"
+        )
     chosen = choose(executor, meta, compared, _validation(evaluation), progress.evaluation_progress)
     progress.note(
         f"evaluating {evaluation.shape.ways}-way {evaluation.shape.shots}-shot on {evaluation.episodes} episodes "
@@ -364,11 +366,7 @@ def _measure(
         },
         "rows": as_dict(rows),
         **_answers(config, evaluation, scores, rows),
-        "chosen": [
-            {"method": one.method.to_dict(), "validation_accuracies": one.accuracies}
-            for one in chosen
-            if one.accuracies
-        ],
+        "chosen": [one.as_dict() for one in chosen if one.accuracies],
         "cost": {"evaluation_seconds": time.perf_counter() - started, "groups": config.workers.groups},
     }
 

@@ -195,9 +195,10 @@ class ContinualLoop:
         gradient, task_gradient = self._gradients(moment, minibatch, leaves, together)
         for at, strategy, state in together:
             gradient = strategy.gradient(at, params, gradient, state)
-        after, optimizer_state = self.training.optimizer.update(
+        moved, optimizer_state = self.training.optimizer.displacement(
             params, gradient, optimizer_state, self._rates, moment.step
         )
+        after = {name: tensor - moved[name] for name, tensor in params.items()}
         settled = []
         for at, strategy, state in together:
             after, state = strategy.settle(at, params, after, task_gradient, self._rates, state)

@@ -92,11 +92,8 @@ def metric_lines(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
 def chosen_lines(chosen: Sequence[Mapping[str, Any]]) -> list[str]:
     """What validation episodes chose, a sentence a method."""
     return [
-        f"{one['method']['name']}, {one['method']['what']}: learning rate {one['method']['learning_rate']:g} of "
-        + ", ".join(
-            f"{rate:g} ({100 * accuracy:.1f} %)"
-            for rate, accuracy in zip(one["method"]["learning_rates"], one["validation_accuracies"], strict=True)
-        )
+        f"{one['method']}: {one['option']} {one['chosen']:g}; "
+        + ", ".join(f"{value}: {100 * accuracy:.1f} %" for value, accuracy in one["validation_accuracies"].items())
         for one in chosen
     ]
 

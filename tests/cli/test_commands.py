@@ -87,14 +87,15 @@ def test_every_method_and_the_rates_that_validation_chose(init, tmp_path, monkey
     results = api.evaluate(stored, config_from_dict(tree, origin="test"), methods=["all"])
     tuned = {row["method"] for row in results["rows"] if row["method"].startswith("fine-tuning")}
     assert tuned == {f"fine-tuning, {what}" for what in ("all parameters", "last layers", "LoRA", "IA3")}
-    assert [len(one["validation_accuracies"]) for one in results["chosen"]] == [4] * 4
+    options = [(one["option"], len(one["validation_accuracies"])) for one in results["chosen"]]
+    assert sorted(options) == [("C", 3), *[("learning rate", 4)] * 4]
     for one in results["chosen"]:
-        best = max(range(4), key=lambda place: (one["validation_accuracies"][place], -place))
-        assert one["method"]["learning_rate"] == one["method"]["learning_rates"][best]
+        reached = list(one["validation_accuracies"].items())
+        assert f"{one['chosen']:g}" == max(reached, key=lambda pair: (pair[1], -reached.index(pair)))[0]
     (first, *_) = results["examples"]
     assert {one["true"] for one in first["query"]} == set(first["classes"])
     tree["data"]["fractions"] = (0.0, 0.0, 1.0)
-    with pytest.raises(DataError, match="--methods fine_tuning: its learning rate is chosen on validation classes"):
+    with pytest.raises(DataError, match="--methods fine_tuning: it is tuned on validation classes"):
         api.evaluate(stored, config_from_dict(tree, origin="test"), methods=["fine_tuning"])
 
 

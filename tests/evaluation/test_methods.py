@@ -75,7 +75,7 @@ def test_logistic_regression_is_scikit_learns(worker, ways):
     support, asked, targets = arrays(worker, scene, query)
     expected = Sklearn().fit(normalize(support), targets).predict_proba(normalize(asked))
     # For two classes scikit-learn fits one vector, whose log-odds are those of our two scores.
-    found = softmax(only(LogisticRegression(), scene, query), axis=1)
+    found = softmax(only(LogisticRegression(c=1.0), scene, query), axis=1)
     np.testing.assert_allclose(found, expected, atol=2e-4)
 
 
@@ -156,7 +156,7 @@ def test_frozen_features_of_a_text_do_not_depend_on_the_others(worker):
 
 def test_frozen_methods_cost_no_pass_through_the_frozen_layers(worker, monkeypatch):
     monkeypatch.setattr(Examples, "batch", property(lambda self: pytest.fail("encoded")))
-    methods = (FrozenPrototypes(), LogisticRegression(), NearestNeighbour(), LabelNames())
+    methods = (FrozenPrototypes(), LogisticRegression(c=1.0), NearestNeighbour(), LabelNames())
     scores = CompareMethods(methods, EpisodeShape(ways=3, shots=2, queries=2))(worker, ADDRESS, np.zeros(0, np.float32))
     assert [len(score.predicted) for score in scores] == [6] * 4
 
@@ -205,6 +205,8 @@ def test_fine_tuning_is_torchs_adam(tmp_path, what, tuned):
             torch.testing.assert_close(found[step], learner.outputs(leaves, asked), rtol=1e-3, atol=1e-3)
 
 
-def test_fine_tuning_tries_every_rate_unless_one_is_given():
+def test_what_is_tuned_tries_every_value_unless_one_is_given():
+    assert [one.c for one in LogisticRegression().candidates()] == [1.0, 10.0, 100.0]
+    assert LogisticRegression(c=2.0).candidates() == [LogisticRegression(c=2.0)]
     assert [one.learning_rate for one in FineTuning().candidates()] == [1e-4, 3e-4, 1e-3, 3e-3]
     assert FineTuning(learning_rate=0.1).candidates() == [FineTuning(learning_rate=0.1)]

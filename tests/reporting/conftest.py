@@ -86,13 +86,10 @@ def results(rows):
         ],
         "chosen": [
             {
-                "method": {
-                    "name": "fine_tuning",
-                    "what": "lora",
-                    "learning_rate": 0.001,
-                    "learning_rates": [0.001, 0.1],
-                },
-                "validation_accuracies": [0.8, 0.2],
+                "method": "fine-tuning, LoRA",
+                "option": "learning rate",
+                "chosen": 0.001,
+                "validation_accuracies": {"0.001": 0.8, "0.1": 0.2},
             }
         ],
         "cost": {

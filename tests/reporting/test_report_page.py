@@ -154,7 +154,7 @@ def test_metrics_confusions_and_episodes_are_in_it(written, results):
     assert ["card arrival", "card delivery", "3", "12", "25.0"] in page.rows
     assert ["where is it", "card delivery", "card arrival (61 %)"] in page.rows
     assert "1 of 1 answers wrong" in written(results)
-    assert "Chosen on validation classes: fine_tuning, lora: learning rate 0.001 of 0.001 (80.0 %), 0.1 (20.0 %)." in (
+    assert "Chosen on validation classes: fine-tuning, LoRA: learning rate 0.001; 0.001: 80.0 %, 0.1: 20.0 %." in (
         written(results)
     )
 

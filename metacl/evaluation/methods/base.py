@@ -111,6 +111,10 @@ class AdaptationMethod(Component):
         """What to choose from by episodes of the validation classes, before it is compared. Default: only this."""
         return [self]
 
+    def chosen_option(self) -> tuple[str, float] | None:
+        """The option that its `candidates` differ in, and its value here. Default: none."""
+        return None
+
     @abstractmethod
     def rows(self) -> list[Row]:
         """The rows it fills, in order."""

@@ -67,6 +67,10 @@ class FineTuning(AdaptationMethod):
             return [self]
         return [self.model_copy(update={"learning_rate": rate}) for rate in self.learning_rates]
 
+    def chosen_option(self) -> tuple[str, float] | None:
+        """The learning rate."""
+        return None if self.learning_rate is None else ("learning rate", self.learning_rate)
+
     def rows(self) -> list[Row]:
         """One a number of steps."""
         return [Row(f"fine-tuning, {IN_WORDS[self.what]}", step) for step in sorted(set(self.steps))]
