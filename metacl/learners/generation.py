@@ -97,5 +97,5 @@ def generate(learner: TransformerLearner, params: Params, prompts: Sequence[str]
             torch.manual_seed(how.seed + place)
             tokens = functional_call(model, bound, (), {**read, **how.options()})[0]
             new = tokens if shape.is_encoder_decoder else tokens[length:]
-            said.append(learner.tokenizer.decode(new, skip_special_tokens=True))
+            said.append(str(learner.tokenizer.decode(new, skip_special_tokens=True)))
     return said
