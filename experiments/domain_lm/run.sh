@@ -3,7 +3,7 @@
 #
 # Needs ../shared/data/lm_domains beside the repository, and says so where it is not. Without arguments: everything,
 # about 25 minutes on one core; stopped, the same command goes on; writes results.json and picture.svg. With --check: all
-# of it at a quarter of the size, about five minutes, and results.json is judged. Exits 1 if the acceptance line falls
+# of it at an eighth of the size, about four minutes, and results.json is judged. Exits 1 if the acceptance line falls
 # short. PYTHON=… chooses the interpreter (default .venv/bin/python).
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)

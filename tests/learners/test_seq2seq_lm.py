@@ -13,6 +13,7 @@ from metacl.errors import ConfigError, DataError
 from metacl.initialization import read_initialization
 from metacl.learners import SequenceToSequenceConfig
 from metacl.learners.adapter import AdapterConfig
+from metacl.learners.generation import Generation, generate
 from metacl.tasks import EpisodeShape
 from tests.small_models import VOCABULARY, save_tokenizer
 
@@ -62,6 +63,7 @@ def models(tmp_path_factory):
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter += 0.05 * torch.randn(parameter.shape)
+        model.generation_config.eos_token_id = None  # random models would end at once
         model.save_pretrained(folders[family])
         save_tokenizer(folders[family])
     return folders
@@ -97,6 +99,26 @@ def test_loss_is_that_of_transformers(models, family):
         torch.testing.assert_close(found, torch.tensor([nats for nats, _ in expected]), rtol=1e-5, atol=1e-5)
         mean = sum(nats for nats, _ in expected) / sum(count for _, count in expected)
         assert float(learner.loss(learner.initial, batch)) == pytest.approx(mean, rel=1e-5)
+
+
+@pytest.mark.parametrize("family", SHAPES)
+def test_it_says_what_transformers_says(models, family):
+    """All weights moved; greedy, and by beams."""
+    learner = config_of(models, family, adapter=None).build(0)
+    torch.manual_seed(1)
+    params = {name: tensor + 0.5 * torch.randn(tensor.shape) for name, tensor in learner.initial.items()}
+    model = AutoModelForSeq2SeqLM.from_pretrained(models[family], dtype=torch.float32).eval()
+    held = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, inside in learner.adapted.module_names.items():
+            held[inside].copy_(params[name])
+    for beams in (1, 3):
+        said = generate(learner, params, ["hello", "a b"], Generation(new_tokens=6, beams=beams))
+        for prompt, found in zip(["hello", "a b"], said, strict=True):
+            ids = learner.tokenizer(prompt, return_tensors="pt", return_token_type_ids=False)
+            tokens = model.generate(**ids, max_new_tokens=6, num_beams=beams, do_sample=False)[0]
+            assert found == learner.tokenizer.decode(tokens, skip_special_tokens=True)
+        assert any(said)
 
 
 @pytest.mark.parametrize(
