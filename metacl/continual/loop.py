@@ -164,6 +164,7 @@ class ContinualLoop:
             learn_seconds=learned - began,
             test_seconds=time.perf_counter() - learned,
         )
+        self._pool.keep({address for state in states for address in stored(state)})
         return Standing(params, tuple(states), record)
 
     def _steps(

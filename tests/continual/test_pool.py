@@ -26,12 +26,17 @@ def test_rows_of_two_experiences(tmp_path, last_layers):
     learner = TextClassifierConfig(model=model, adapter={"rank": 2, "last_layers": last_layers}).build(0)
     made = stream()
     addresses = [(0, 3), (1, 0), (1, 3), (0, 0), (1, 4), (0, 3), (1, 2)]
-    found = Pool(learner, made, rows=4).minibatch(addresses)
+    pool = Pool(learner, made, rows=4)
+    found = pool.minibatch(addresses)
     texts = [made.experiences[k].train.inputs[place] for k, place in addresses]
     params = {name: tensor + 0.1 for name, tensor in learner.initial.items()}
     with torch.no_grad():
         alone = torch.cat([learner.features(params, learner.encode([text], None)) for text in texts])
         assert torch.allclose(learner.features(params, found.batch), alone, atol=1e-5)
+    pool.keep({(0, 3), (1, 4)})
+    assert all(
+        torch.equal(a, b) for a, b in zip(pool.minibatch(addresses).batch.tensors(), found.batch.tensors(), strict=True)
+    )
     assert found.batch.targets.tolist() == [1, 0, 1, 0, 0, 1, 0] and len(found.batch.groups) > 1
 
 
