@@ -261,7 +261,7 @@ def test_on_the_command_line(config, tmp_path, monkeypatch, capsys):
     shutil.rmtree(tmp_path / "told")
     for overrides, part in (
         (["strategy=[]"], "Did you mean 'strategies'"),
-        (["strategies=[rehearsal]"], "unknown method against forgetting 'rehearsal'"),
+        (["strategies=[rehearsal]"], "unknown strategy 'rehearsal'"),
         (["strategies=[{name: replay, memories: 3}]"], "Did you mean 'memory'"),
         (["learner={name: causal_lm, model: x}"], "stream: files does not fit"),
         (["scenario=task", "stream.blur=0.1"], "stream.blur"),
