@@ -488,7 +488,8 @@ def list_components() -> None:
         *(METHODS, STREAMS, STRATEGIES),
     )
     for registry in kinds:
-        table = Table("name", "what it is", title=f"{registry.kind}s ({registry.key})", title_justify="left", box=None)
+        plural = f"{registry.kind}s".replace("ys", "ies")
+        table = Table("name", "what it is", title=f"{plural} ({registry.key})", title_justify="left", box=None)
         for name in registry.names():
             table.add_row(name, escape(registry.summary(name)))
         out.print(table, "")

@@ -487,7 +487,10 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
         Missing or unreadable file, unknown key (with the nearest known one), wrong type, impossible combination.
     """
     path = Path(path)
-    return config_from_dict(read_tree(path, overrides, RunConfig), origin=str(path))
+    tree = read_tree(path, overrides, RunConfig)
+    if "stream" in tree and "data" not in tree:
+        raise ConfigError(f"{path}: has a stream, so it is the config of a continual run. Use: metacl continual {path}")
+    return config_from_dict(tree, origin=str(path))
 
 
 def read_tree(path: Path, overrides: Sequence[str], model: type[Component]) -> dict[str, Any]:

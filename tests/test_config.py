@@ -264,6 +264,11 @@ def test_shipped_configs_load_and_open_with_a_comment(path):
     assert config_from_dict(yaml.safe_load(config_to_yaml(config))) == config
 
 
+def test_a_continual_config_is_sent_to_its_own_verb():
+    with pytest.raises(ConfigError, match=r"Use: metacl continual configs/continual\.yaml"):
+        load_config("configs/continual.yaml")
+
+
 def test_a_learned_head_fits_one_number_of_ways(tmp_path):
     with pytest.raises(ConfigError, match=r"evaluation\.shape\.ways: 5, but maml learns a head for episodes\.ways = 3"):
         load(tmp_path, MINIMAL + "objective: maml\nepisodes: {ways: 3}\nevaluation: {shape: {ways: 5}}\n")

@@ -14,8 +14,8 @@ HERE = Path(__file__).parent
 def main() -> None:
     """Mean over seeds; the diagonal is what was learned, the last row what is left."""
     rows = json.loads((HERE / "results.json").read_text())["rows"]
-    columns = 4
-    figure = Figure(figsize=(3.0 * columns, 2.9 * -(-len(rows) // columns)), layout="constrained")
+    columns = min(4, len(rows))
+    figure = Figure(figsize=(3.0 * columns + 1, 2.9 * -(-len(rows) // columns)), layout="constrained")
     for place, row in enumerate(rows):
         axes = figure.add_subplot(-(-len(rows) // columns), columns, place + 1)
         image = axes.imshow(100 * np.mean(row["r"], axis=0), cmap="cividis", vmin=0, vmax=100)
@@ -24,8 +24,7 @@ def main() -> None:
         axes.set_yticks([])
         axes.set_xlabel("asked", fontsize=8)
         axes.set_ylabel("after learning", fontsize=8)
-    if rows:
-        figure.colorbar(image, ax=figure.axes, label="accuracy, %")
+    figure.colorbar(image, ax=figure.axes, label="accuracy, %")
     figure.savefig(HERE / "picture.svg", metadata={"Date": None})
 
 

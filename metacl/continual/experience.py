@@ -55,6 +55,14 @@ class Examples:
         return digest.hexdigest()
 
 
+def together(parts: Sequence[Examples]) -> Examples:
+    """Examples of several, one after another."""
+    labels = tuple(label for part in parts for label in part.labels)
+    if isinstance(parts[0].inputs, np.ndarray):
+        return Examples(np.concatenate([part.inputs for part in parts]), labels)
+    return Examples([text for part in parts for text in part.inputs], labels)
+
+
 @dataclass(frozen=True)
 class Experience:
     """One stage of a stream. train, test share no example."""

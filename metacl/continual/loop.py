@@ -145,7 +145,7 @@ class ContinualLoop:
             addresses = strategy.training_set(moment.of(place), addresses, states[place])
         for place, strategy in enumerate(self.strategies):
             params, states[place] = strategy.begin(moment.of(place), params, states[place])
-        params = self._with_head(moment, params)
+        params = self._with_head(moment, params, addresses)
         params, states, curve = self._steps(k, params, states, addresses, standing.record)
         moment = self._moment.at(k)
         for place, strategy in enumerate(self.strategies):
@@ -164,6 +164,7 @@ class ContinualLoop:
             learn_seconds=learned - began,
             test_seconds=time.perf_counter() - learned,
         )
+        self._pool.keep({address for state in states for address in stored(state)})
         return Standing(params, tuple(states), record)
 
     def _steps(
@@ -231,13 +232,13 @@ class ContinualLoop:
             return addresses
         return AddressedRandom(TaskAddress("train", self._seed, k, epoch)).sample(addresses, len(addresses))
 
-    def _with_head(self, moment: Moment, params: Params) -> Params:
-        """Rows of the head for classes that this experience brings, from the means of their examples."""
+    def _with_head(self, moment: Moment, params: Params, addresses: list[Address]) -> Params:
+        """Rows of the head from the means of their examples, for classes not met before or begun afresh."""
         if self.training.head != "class_means" or HEAD_WEIGHT not in params or not self.model.has_own_head:
             return params
-        experience = self.stream.experiences[moment.experience]
-        new = sorted(set(experience.train.labels) - set(moment.seen))
-        chosen = [a for a in self.stream.train_addresses(moment.experience) if self.stream.label(a) in new]
+        asked = sorted({self.stream.label(address) for address in addresses})
+        new = [c for c in asked if c not in moment.seen or not bool(params[HEAD_WEIGHT][c].any())]
+        chosen = [address for address in addresses if self.stream.label(address) in new]
         if not chosen:
             return params
         with torch.no_grad():

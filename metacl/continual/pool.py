@@ -7,7 +7,7 @@ no model here looks at: their attention mask is zero.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +20,10 @@ from metacl.learners.base import Batch, Group, Learner
 from metacl.learners.length_groups import length_groups
 
 MASK = "attention_mask"
+
+
+Row = tuple[tuple[Group, int], Tensor]
+"""An example: its group and the row there, and its target."""
 
 
 @dataclass(frozen=True)
@@ -51,17 +55,16 @@ class Pool:
         self.columns = columns
         self._learner = learner
         self._rows = rows
-        self._encoded: dict[tuple[str, int], list[Batch]] = {}
-        self._places: dict[int, list[tuple[Group, int]]] = {}
-        self._targets: dict[int, Tensor] = {}
+        self._tests: dict[int, list[Batch]] = {}
+        self._held: dict[int, dict[int, Row]] = {}
 
     def minibatch(self, addresses: Sequence[Address]) -> Minibatch:
         """Training examples together, in the order given."""
-        rows = [self._row(address) for address in addresses]
-        labels = [self.targets(experience)[place] for experience, place in addresses]
+        found = [self._row(address) for address in addresses]
+        rows, targets = [row for row, _ in found], torch.stack([target for _, target in found])
         members = length_groups([length_of(row) for row in rows])
         order = torch.tensor([place for group in members for place in group]).argsort()
-        batch = Batch([joined([rows[place] for place in group]) for group in members], order, torch.stack(labels))
+        batch = Batch([joined([rows[place] for place in group]) for group in members], order, targets)
         allowed = None if self.columns is None else self.columns[[experience for experience, _ in addresses]]
         return Minibatch(tuple(addresses), batch, allowed)
 
@@ -72,43 +75,53 @@ class Pool:
 
     def test(self, experience: int) -> list[Batch]:
         """An experience's test examples."""
-        return self._encode("test", experience, self.stream.experiences[experience].test)
+        if experience not in self._tests:
+            self._tests[experience] = self._encoded(self.stream.experiences[experience].test)
+        return self._tests[experience]
 
-    def targets(self, experience: int) -> Tensor:
-        """What the loss compares the training examples with, (B,)."""
-        if experience not in self._targets:
-            found = [batch.targets for batch in self._train(experience)]
-            self._targets[experience] = torch.cat([targets for targets in found if targets is not None])
-        return self._targets[experience]
+    def keep(self, addresses: Collection[Address]) -> None:
+        """Let go of all training examples but these. What is asked for later is encoded again, to the same bits."""
+        places: dict[int, set[int]] = {}
+        for experience, place in addresses:
+            places.setdefault(experience, set()).add(place)
+        self._held = {
+            experience: {place: alone(row) for place, row in self._held[experience].items() if place in wanted}
+            for experience, wanted in places.items()
+            if experience in self._held
+        }
 
-    def _train(self, experience: int) -> list[Batch]:
-        return self._encode("train", experience, self.stream.experiences[experience].train)
+    def _encoded(self, examples: Examples) -> list[Batch]:
+        parts = [range(first, min(first + self._rows, len(examples))) for first in range(0, len(examples), self._rows)]
+        chunks = [examples.take(part) for part in parts]
+        return [self._learner.encode(chunk.inputs, list(chunk.labels)) for chunk in chunks]
 
-    def _encode(self, part: str, experience: int, examples: Examples) -> list[Batch]:
-        if (part, experience) not in self._encoded:
-            self._encoded[part, experience] = [
-                self._learner.encode(chunk.inputs, list(chunk.labels))
-                for first in range(0, len(examples), self._rows)
-                for chunk in [examples.take(range(first, min(first + self._rows, len(examples))))]
-            ]
-        return self._encoded[part, experience]
-
-    def _row(self, address: Address) -> tuple[Group, int]:
+    def _row(self, address: Address) -> Row:
         experience, place = address
-        if experience not in self._places:
-            self._places[experience] = [row for batch in self._train(experience) for row in rows_of(batch)]
-        return self._places[experience][place]
+        if place not in self._held.get(experience, {}):
+            # All of it, because what a row is may depend on the last bit on those it is encoded with.
+            batches = self._encoded(self.stream.experiences[experience].train)
+            self._held[experience] = dict(enumerate(row for batch in batches for row in rows_of(batch)))
+        return self._held[experience][place]
 
 
-def rows_of(batch: Batch) -> list[tuple[Group, int]]:
-    """Where each example of a batch stands: its group, and the row there. Raises `ConfigError` for shared rows."""
+def rows_of(batch: Batch) -> list[Row]:
+    """Every example of a batch by itself. Raises `ConfigError` for shared rows."""
     if any(group.pool is not None for group in batch.groups):
         raise ConfigError(
             "learner.padding: packed lays several texts into a row, and a minibatch here picks texts. "
             "Set learner.padding=groups."
         )
     rows = [(group, row) for group in batch.groups for row in range(len(next(iter(group.inputs.values()))))]
-    return [rows[place] for place in batch.order.tolist()]
+    assert batch.targets is not None, "a row needs a target"
+    return [(rows[place], target) for place, target in zip(batch.order.tolist(), batch.targets, strict=True)]
+
+
+def alone(row: Row) -> Row:
+    """A row that holds no other one's memory."""
+    (group, place), target = row
+    inputs = {name: tensor[place : place + 1].clone() for name, tensor in group.inputs.items()}
+    prefix = None if group.prefix is None else group.prefix[place : place + 1].clone()
+    return (Group(inputs, prefix), 0), target.clone()
 
 
 def length_of(row: tuple[Group, int]) -> int:

@@ -8,16 +8,13 @@ from tests.continual.digits import ORACLE, digits_loop, oracle, run
 
 EXACT = {
     "naive": [],
-    "ewc lam=10": [{"name": "ewc", "strength": 10, "fisher": "batched"}],
     "ewc lam=100": [{"name": "ewc", "strength": 100, "fisher": "batched"}],
     "ewc lam=1000": [{"name": "ewc", "strength": 1000, "fisher": "batched"}],
     "ewc-online g=1 lam=100": [{"name": "ewc", "strength": 100, "fisher": "batched", "mode": "online"}],
-    "lwf a=1 T=2": [{"name": "lwf", "alpha": 1}],
     "lwf a=5 T=2": [{"name": "lwf", "alpha": 5}],
 }
 RANDOM = {
     "replay mem=50": {"name": "replay", "memory": 50, "policy": "experience_balanced", "draw": "passes"},
-    "replay mem=200": {"name": "replay", "memory": 200, "policy": "experience_balanced", "draw": "passes"},
     "der++ mem=200 a=0.1 b=0.5": {"name": "der_plus_plus", "memory": 200, "alpha": 0.1, "beta": 0.5},
     "agem 50/task s=64": {"name": "a_gem", "per_experience": 50, "batch": 64},
 }
@@ -48,11 +45,10 @@ def accuracy(record):
     return metrics(record.rows, record.baseline)["average_accuracy"]
 
 
-@pytest.mark.parametrize("kind", ["class", "domain"])
 @pytest.mark.parametrize("method", RANDOM)
-def test_within_three_points_where_draws_differ(kind, method):
-    found = [accuracy(run(digits_loop(kind, [RANDOM[method]], seed=seed)).record) for seed in range(3)]
-    assert np.mean(found) == pytest.approx(oracle(kind, method)["ACC"], abs=0.03)
+def test_within_three_points_where_draws_differ(method):
+    found = [accuracy(run(digits_loop("class", [RANDOM[method]], seed=seed)).record) for seed in range(3)]
+    assert np.mean(found) == pytest.approx(oracle("class", method)["ACC"], abs=0.03)
 
 
 def test_synaptic_intelligence_is_not_fine_tuning():

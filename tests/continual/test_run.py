@@ -194,6 +194,14 @@ def test_only_some_layers(config, tmp_path):
         make_loop(made, 0, made.stream.open(0), made.learner.build(0))
 
 
+def test_a_head_from_class_means_is_the_nearest_mean(config):
+    # Two ways to the same answers: a head that is only started, and distances to the means.
+    untrained = {"epochs": 0, "head": "class_means"}
+    head = api.continual(config("head", strategies=[], training=untrained, scenario="seen"))["seeds"][0]
+    means = api.continual(config("means", strategies=[{"name": "nearest_class_mean"}], scenario="seen"))["seeds"][0]
+    assert head["rows"] == means["rows"] and max(map(max, head["rows"])) > 0.5
+
+
 def test_a_language_model(tmp_path):
     data = tmp_path / "texts"
     data.mkdir()
@@ -253,7 +261,7 @@ def test_on_the_command_line(config, tmp_path, monkeypatch, capsys):
     shutil.rmtree(tmp_path / "told")
     for overrides, part in (
         (["strategy=[]"], "Did you mean 'strategies'"),
-        (["strategies=[rehearsal]"], "unknown method against forgetting 'rehearsal'"),
+        (["strategies=[rehearsal]"], "unknown strategy 'rehearsal'"),
         (["strategies=[{name: replay, memories: 3}]"], "Did you mean 'memory'"),
         (["learner={name: causal_lm, model: x}"], "stream: files does not fit"),
         (["scenario=task", "stream.blur=0.1"], "stream.blur"),

@@ -82,7 +82,7 @@ class Strategy(Component):
         return {name: _padded(name, tensor, start) for name, tensor in state.items()}
 
 
-STRATEGIES: Registry[Strategy] = Registry("method against forgetting", "strategies")
+STRATEGIES: Registry[Strategy] = Registry("strategy", "strategies")
 
 
 def stored(state: State) -> list[Address]:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from metacl.continual.experience import Examples, Experience, Stream
+from metacl.continual.experience import Experience, Stream, together
 from metacl.errors import DataError
 from metacl.registry import Component, Registry
 from metacl.tasks.episode import TaskAddress
@@ -74,7 +74,5 @@ def blurred(stream: Stream, share: float, seed: int) -> Stream:
             stream.experiences[source].train.take([place for origin, place in parts[k] if origin == source])
             for source in range(total)
         ]
-        inputs = [text for group in groups for text in group.inputs]
-        labels = tuple(label for group in groups for label in group.labels)
-        blurred_experiences.append(Experience(experience.name, Examples(inputs, labels), experience.test))
+        blurred_experiences.append(Experience(experience.name, together(groups), experience.test))
     return Stream(tuple(blurred_experiences), stream.class_names)
