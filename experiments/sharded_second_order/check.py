@@ -10,8 +10,6 @@ from groups import group
 
 LARGEST_MB = 11 * COST[0] ** 2 / 4 * 4 / 1e6
 """A matrix of the gated MLP."""
-SHALLOW = (512, 2)
-"""Width and layers where the memory plan is held against the peak: the table's models would take minutes more."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ def main() -> int:
             bar = 1e-3 if estimator == "finite_difference" else 1e-5
             lines.append(Line(f"{family}, 2 ranks, every parameter adapts, {estimator}", found[estimator], bar))
     for family, *flags in PLANNED:
-        rows = group("planned", family, *SHALLOW, 2, *flags)
+        rows = group("planned", family, *COST, 2, *flags)
         error = max(abs(row["planned_mb"] / row["peak_mb"] - 1) for row in rows)
         lines.append(Line(f"{family}, 2 ranks {' '.join(flags)}: the memory plan's relative error", error, 0.15))
     alone, half = (max(row["computing_peak_mb"] for row in rows) for rows in (
