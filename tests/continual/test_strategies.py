@@ -139,7 +139,9 @@ def test_bounds_see_everything():
     options = {"epochs": 10, "learning_rate": 0.1, "shuffle": True}
     cumulative = run(digits_loop("class", [{"name": "cumulative"}], **options)).record.rows
     joint = run(digits_loop("class", [{"name": "joint"}], **options)).record
-    assert np.mean(cumulative[-1]) > 0.8 and np.mean(joint.rows[-1]) > 0.8
+    forgetful = run(digits_loop("class", **options)).record.rows
+    assert min(np.mean(cumulative[-1]), np.mean(joint.rows[-1])) > np.mean(forgetful[-1]) + 0.4
+    assert min(joint.rows[-1]) > 0.4  # no experience is lost
     assert joint.rows[3] == joint.baseline  # nothing is learned before the end
 
 
