@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from pydantic import PositiveInt, model_validator
+from pydantic import PositiveInt
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
@@ -32,12 +32,6 @@ class CausalLanguageModelConfig(TransformerConfig):
 
     completion_after: str | None = None
     completion_tokens: PositiveInt = 16
-
-    @model_validator(mode="after")
-    def _texts_keep_their_rows(self) -> CausalLanguageModelConfig:
-        if self.padding == "packed":
-            raise ValueError("padding: packed is for text_classifier. Set learner.padding=groups, or max_length")
-        return self
 
     @property
     def classifies(self) -> bool:

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import torch
 import torch.nn.functional as F
-from pydantic import StringConstraints, model_validator
+from pydantic import StringConstraints
 from torch import Tensor
 from transformers import AutoModelForSeq2SeqLM
 
@@ -35,12 +35,6 @@ class SequenceToSequenceConfig(TransformerConfig):
     """
 
     completion_after: Annotated[str, StringConstraints(min_length=1)] = "\nAnswer: "
-
-    @model_validator(mode="after")
-    def _texts_keep_their_rows(self) -> SequenceToSequenceConfig:
-        if self.padding == "packed":
-            raise ValueError("padding: packed is for text_classifier. Set learner.padding=groups, or max_length")
-        return self
 
     @property
     def classifies(self) -> bool:

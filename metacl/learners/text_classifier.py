@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -39,6 +39,7 @@ class TextClassifierConfig(TransformerConfig):
     pooling: Literal["mean", "cls"] = "mean"
     normalize: bool = True
     logit_scale: PositiveFloat = 10.0
+    packs: ClassVar[bool] = True
 
     def build(self, seed: int, device: torch.device = CPU, engine: Engine | None = None) -> TextClassifier:
         """Load the encoder and its tokenizer, freeze it, attach the adapter."""

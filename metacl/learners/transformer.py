@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import PositiveInt, model_validator
@@ -41,6 +41,15 @@ class TransformerConfig(LearnerConfig):
     attention: Literal["eager", "sdpa"] = "eager"
     base_dtype: Literal["float32", "bfloat16"] = "float32"
     adapter: AdapterConfig | None = AdapterConfig()
+
+    packs: ClassVar[bool] = False
+    """Whether several texts may share a row."""
+
+    @model_validator(mode="after")
+    def _texts_keep_their_rows(self) -> TransformerConfig:
+        if self.padding == "packed" and not self.packs:
+            raise ValueError("padding: packed is for text_classifier. Set learner.padding=groups, or max_length")
+        return self
 
     @model_validator(mode="after")
     def _something_is_frozen(self) -> TransformerConfig:
