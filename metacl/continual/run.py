@@ -91,7 +91,7 @@ def _run_seed(
             notify(f"seed {seed}: {_line(standing.record)}")
     except StopRequested:
         raise RunInterrupted(
-            f"stopped; what was finished is in {checkpoints}. The same command continues, without a difference."
+            f"the experiences that were finished are in {checkpoints}. The same command continues, bit for bit."
         ) from None
     write_model(folder / "model", learner, config.learner, loop.model.bind(standing.params), stream.class_names)
     return standing.record

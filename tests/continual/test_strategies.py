@@ -136,12 +136,11 @@ def test_merging_is_the_running_mean():
 
 
 def test_bounds_see_everything():
-    options = {"epochs": 10, "learning_rate": 0.1, "shuffle": True}
-    cumulative = run(digits_loop("class", [{"name": "cumulative"}], **options)).record.rows
-    joint = run(digits_loop("class", [{"name": "joint"}], **options)).record
-    forgetful = run(digits_loop("class", **options)).record.rows
-    assert min(np.mean(cumulative[-1]), np.mean(joint.rows[-1])) > np.mean(forgetful[-1]) + 0.4
-    assert min(joint.rows[-1]) > 0.4  # no experience is lost
+    # Fine-tuning ends with 0.19. Plain torch on all data at once has over 0.93 of each pair of digits in 20 passes.
+    options = {"learning_rate": 0.1, "shuffle": True}
+    cumulative = run(digits_loop("class", [{"name": "cumulative"}], epochs=5, **options)).record.rows
+    joint = run(digits_loop("class", [{"name": "joint"}], epochs=20, **options)).record
+    assert np.mean(cumulative[-1]) > 0.7 and min(joint.rows[-1]) > 0.9
     assert joint.rows[3] == joint.baseline  # nothing is learned before the end
 
 
