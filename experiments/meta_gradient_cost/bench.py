@@ -14,8 +14,8 @@ from torch import Tensor
 
 from metacl.learners import Params
 
-ENOUGH_S = 15.0
-FEWEST, MOST = 2, 7
+ENOUGH_S = 6.0
+FEWEST, MOST = 2, 5
 """Repeats: until this much time has been measured, at least and at most so many."""
 
 
