@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import resource
 import time
 from pathlib import Path
 
@@ -14,8 +15,8 @@ from torch import Tensor
 
 from metacl.learners import Params
 
-ENOUGH_S = 15.0
-FEWEST, MOST = 2, 7
+ENOUGH_S = 6.0
+FEWEST, MOST = 2, 5
 """Repeats: until this much time has been measured, at least and at most so many."""
 
 
@@ -38,19 +39,19 @@ class Bench:
         self._case = build(case, setting)
         self._device = torch.device(setting.device)
         before = self._held_mb()
-        started = time.perf_counter()
+        started = self._clock()
         self.gradient: Params = self._step(self._case)
         self._wait()
-        self.warm_up_s = time.perf_counter() - started
+        self.warm_up_s = self._clock() - started
         self._base_mb = self._held_mb()
         self.kept_mb = self._base_mb - before
 
     def timed_step(self) -> float:
         """Seconds of one meta-step."""
-        started = time.perf_counter()
+        started = self._clock()
         self._step(self._case)
         self._wait()
-        return time.perf_counter() - started
+        return self._clock() - started
 
     def timed_steps(self) -> tuple[list[float], float]:
         """Seconds of several meta-steps, and the MB their peak lies above what is held between them."""
@@ -60,6 +61,16 @@ class Bench:
         while sum(seconds) < ENOUGH_S and len(seconds) < MOST:
             seconds.append(self.timed_step())
         return seconds, self._peak_mb() - self._base_mb
+
+    def _clock(self) -> float:
+        """By the clock on a GPU; else the processor's time for this process and the compilers it started.
+
+        Everything runs on one thread, so that is what the clock would say on a machine with nothing else to do.
+        """
+        if self._device.type == "cuda":
+            return time.perf_counter()
+        ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return time.process_time() + ended.ru_utime + ended.ru_stime
 
     def _wait(self) -> None:
         if self._device.type == "cuda":

@@ -2,7 +2,7 @@
 
     campaign.py [--minutes M] [--case a]
 
-Nothing starts once M minutes have passed; what runs then is finished.
+Nothing starts once M minutes have passed; what runs then is finished. The methods that the bars are about come first.
 """
 
 from __future__ import annotations
@@ -12,26 +12,35 @@ import json
 import os
 import platform
 import re
+import shutil
 import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from compare import rounds
 from methods import METHODS
-from processes import measured
+from processes import FAILED, compiled_code, measured
 
 RESULTS = Path(__file__).parent / "results.json"
 STEPS = {"a": (5, 1, 20, 10), "b": (5, 1, 20, 10), "c": (5, 1, 20, 10), "gpu": (8,)}
 ORDER = (
-    "plain", "higher", "reverse", "reverse_all", "first_order", "first_order_loop", "one_sided", "finite_difference",
+    "plain", "higher", "torchopt", "learn2learn", "betty", "vmap",
     "reverse_compiled", "reverse_last_compiled", "reverse_all_compiled", "reverse_bf16_compiled", "one_sided_compiled",
-    "side_by_side", "side_by_side_compiled",
-    "torchopt", "learn2learn", "betty", "vmap",
+    "side_by_side_compiled", "reverse", "reverse_all", "side_by_side", "one_sided", "finite_difference",
+    "first_order", "first_order_loop",
 )  # fmt: skip
-PAIRED = [("a", 5), ("a", 10), ("b", 5), ("c", 5)]
+FIRST = (
+    "plain", "higher", "torchopt", "learn2learn", "reverse_compiled", "reverse_last_compiled", "reverse_all_compiled",
+    "reverse_bf16_compiled", "one_sided_compiled", "reverse", "first_order",
+)  # fmt: skip
+"""What is measured before the others."""
+PAIRED = [("a", 5), ("b", 5), ("a", 10), ("c", 5)]
 """Where all methods are also run in turn, for ratios that the machine's drift does not touch."""
-ROUNDS = 5
+ROUNDS = 3
+SHARE_OF_MEMORY = 0.5
+"""Of what the machine has left; what would take more, going by fewer inner steps, is not run."""
 DISTURBED = 1.5
 """Where the slowest meta-step took more than this times the fastest, the next run measures again."""
 
@@ -48,18 +57,15 @@ def main() -> None:
         print(f"{RESULTS.name} is of another machine ({results['machine']}): measuring everything anew.")
         results = fresh()
     results["machine"] = machine()
-    for case, steps in wanted():
-        if options.case not in (None, case):
-            continue
-        _alone(results, case, steps, until)
-        if (case, steps) in PAIRED:
-            _paired(results, case, steps, until)
-
-
-def wanted() -> list[tuple[str, int]]:
-    """Cases and inner steps, the GPU's where there is one."""
     cases = ["a", "b", "c"] + (["gpu"] if torch.cuda.is_available() else [])
-    return [(case, steps) for case in cases for steps in STEPS[case]]
+    settings = [(case, steps) for place in range(4) for case in cases for steps in STEPS[case][place : place + 1]]
+    for methods in (FIRST, ORDER):
+        for case, steps in settings:
+            if options.case in (None, case):
+                _alone(results, case, steps, methods, until)
+        for case, steps in PAIRED:
+            if options.case in (None, case):
+                _paired(results, case, steps, methods, until)
 
 
 def read() -> dict[str, Any]:
@@ -89,29 +95,47 @@ def sound(row: dict[str, Any] | None) -> bool:
     return row is not None and ("failed" in row or row["seconds_max"] <= DISTURBED * row["seconds_min"])
 
 
-def _alone(results: dict[str, Any], case: str, steps: int, until: float) -> None:
-    """Each method in a fresh process: time, memory, error."""
-    for method in ORDER:
+def _alone(results: dict[str, Any], case: str, steps: int, methods: tuple[str, ...], until: float) -> None:
+    """Each method in a fresh process: time, memory, error; at a case's first K also what compiling takes."""
+    for method in methods:
         key = f"{case} {steps} {method}"
         if case not in (*METHODS[method].cases, "gpu") or sound(results["alone"].get(key)):
             continue
         if time.monotonic() > until:
             return
+        if too_large := _too_large(results, case, steps, method):
+            results["alone"][key] = {FAILED: too_large}
+            continue
         tasks = 32 if case == "gpu" else 4
         if not (Path(__file__).parent / ".references" / f"{case}-{steps}-{tasks}.pt").exists():
             measured("reference", case, steps, tasks)
         load = os.getloadavg()[0]
+        if steps == STEPS[case][0]:
+            shutil.rmtree(compiled_code(method, case), ignore_errors=True)
         row = {**measured(method, case, steps, tasks), "load": round(load, 1)}
         results["alone"][key] = row
         _write(results)
         print(f"{key}: {row}", flush=True)
 
 
-def _paired(results: dict[str, Any], case: str, steps: int, until: float) -> None:
+def _too_large(results: dict[str, Any], case: str, steps: int, method: str) -> str | None:
+    """Why a measurement would take the machine's memory, by what fewer steps of an unrolled method took; or None."""
+    fewer = results["alone"].get(f"{case} {STEPS[case][0]} {method}", {})
+    expected_mb = fewer.get("extra_mb", 0.0) * steps / STEPS[case][0]
+    if METHODS[method].kind != "peer" or case == "gpu":
+        return None
+    if expected_mb < SHARE_OF_MEMORY * psutil.virtual_memory().available / 1e6:
+        return None
+    return f"not run, would take some {expected_mb / 1e3:.0f} GB"
+
+
+def _paired(results: dict[str, Any], case: str, steps: int, methods: tuple[str, ...], until: float) -> None:
+    """Those of the methods that could be measured alone, in turn; again if some are new since the last time."""
     key = f"{case} {steps}"
-    if key in results["paired"] or time.monotonic() > until:
+    methods = tuple(m for m in methods if "seconds" in results["alone"].get(f"{key} {m}", {}))
+    known = results["paired"].get(key, {"seconds": {}})["seconds"]
+    if set(methods) <= set(known) or time.monotonic() > until:
         return
-    methods = [m for m in ORDER if "failed" not in results["alone"].get(f"{key} {m}", {"failed": "never tried"})]
     load = os.getloadavg()[0]
     results["paired"][key] = {**rounds(case, steps, methods, ROUNDS).as_dict(), "load": round(load, 1)}
     _write(results)

@@ -55,11 +55,11 @@ class Rounds:
         return asdict(self)
 
 
-def rounds(case: str, steps: int, methods: Sequence[str], count: int) -> Rounds:
+def rounds(case: str, steps: int, methods: Sequence[str], count: int, tasks: int = 4) -> Rounds:
     """Run `count` rounds of those methods that can run here; warm-ups follow one another, too."""
     with ExitStack() as stack:
         able = [method for method in methods if why_not(method) is None]
-        served = [stack.enter_context(Served(method, case, steps)) for method in able]
+        served = [stack.enter_context(Served(method, case, steps, tasks)) for method in able]
         seconds: dict[str, list[float]] = {one.method: [] for one in served}
         for number in range(count):
             for one in served if number % 2 == 0 else reversed(served):

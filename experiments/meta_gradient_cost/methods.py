@@ -47,12 +47,17 @@ class Method:
 
 def estimator(chosen: MetaGradient) -> MetaStep:
     """One of metacl's estimators on metacl's own description of the tasks."""
-    return lambda case: _mean(chosen.estimate(problem).gradient for problem in case.ours)
+    return lambda case: _mean(chosen.estimate(problem()).gradient for problem in case.ours)
 
 
 def side_by_side(chosen: MetaGradient) -> MetaStep:
     """One of metacl's estimators on all tasks of the meta-step in one forward."""
-    return lambda case: _mean(result.gradient for result in estimate_side_by_side(chosen, case.ours))
+
+    def step(case: Case) -> Params:
+        problems = [problem() for problem in case.ours]
+        return _mean(result.gradient for result in estimate_side_by_side(chosen, problems))
+
+    return step
 
 
 def by_task(gradient: Callable[[InnerProblem, float], Params]) -> MetaStep:
@@ -110,7 +115,7 @@ METHODS: dict[str, Method] = {
         "reverse, allowance 1, compiled, bf16 base",
         "ours",
         False,
-        lambda case: _mean(Reverse(allowance=1, compile=True).estimate(p).gradient for p in case.bfloat16),
+        lambda case: _mean(Reverse(allowance=1, compile=True).estimate(p()).gradient for p in case.bfloat16),
         cases=("b",),
     ),
     "side_by_side": Method("reverse, tasks side by side", "ours", True, side_by_side(Reverse()), cases=("a", "c")),

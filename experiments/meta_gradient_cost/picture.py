@@ -13,6 +13,13 @@ from methods import METHODS
 STYLES = {
     "reverse": ("#D55E00", "o", "-"),
     "reverse_all": ("#D55E00", "^", "--"),
+    "reverse_compiled": ("#E69F00", "o", "-"),
+    "reverse_last_compiled": ("#E69F00", "s", "-"),
+    "reverse_all_compiled": ("#E69F00", "^", "--"),
+    "reverse_bf16_compiled": ("#E69F00", "D", ":"),
+    "side_by_side": ("#56B4E9", "o", "-"),
+    "side_by_side_compiled": ("#56B4E9", "s", "--"),
+    "one_sided_compiled": ("#CC79A7", "^", ":"),
     "one_sided": ("#CC79A7", "D", "-"),
     "finite_difference": ("#CC79A7", "s", "--"),
     "first_order": ("#009E73", "v", "-"),

@@ -37,7 +37,9 @@ def measured(method: str, case: str, steps: int, tasks: int = 4) -> dict[str, An
     reason = why_not(method) if method in METHODS else None
     if reason:
         return {FAILED: reason}
-    done = subprocess.run(_command(method, case, steps, tasks), cwd=HERE, capture_output=True, text=True)
+    done = subprocess.run(
+        _command(method, case, steps, tasks), cwd=HERE, env=_environment(method, case), capture_output=True, text=True
+    )
     if done.returncode != 0:
         killed = f"killed by signal {-done.returncode}" if done.returncode < 0 else ""
         return {FAILED: _last_line(done.stderr) or killed}
@@ -47,11 +49,12 @@ def measured(method: str, case: str, steps: int, tasks: int = 4) -> dict[str, An
 class Served:
     """A warmed-up method in a process of its own that takes one meta-step whenever it is asked."""
 
-    def __init__(self, method: str, case: str, steps: int) -> None:
+    def __init__(self, method: str, case: str, steps: int, tasks: int) -> None:
         self.method = method
         self._process = subprocess.Popen(
-            [*_command(method, case, steps, 4), "--serve"],
-            cwd=HERE, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+            [*_command(method, case, steps, tasks), "--serve"],
+            cwd=HERE, env=_environment(method, case),
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
         )  # fmt: skip
         ready = self._answer()
         self.warm_up_s: float = ready["warm_up_s"]
@@ -77,6 +80,15 @@ class Served:
     def __exit__(self, kind: type | None, value: BaseException | None, trace: TracebackType | None) -> None:
         self._process.kill()
         self._process.communicate()
+
+
+def compiled_code(method: str, case: str) -> Path:
+    """Where inductor keeps what it compiled for a method on a case; without it, the next process compiles again."""
+    return HERE / ".compiled" / f"{case}-{method}"
+
+
+def _environment(method: str, case: str) -> dict[str, str]:
+    return {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(compiled_code(method, case))}
 
 
 def _command(method: str, case: str, steps: int, tasks: int) -> list[str]:

@@ -174,7 +174,8 @@ class _Replayed(torch.autograd.Function):
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
         if ctx.memory:
             ctx.memory.before_step_back()
-        return (None, None, *ctx.bound.products(ctx.saved_tensors, cotangents))
+        bound, ctx.bound = ctx.bound, None  # what it holds of the data is not to wait for the end of the walk
+        return (None, None, *bound.products(ctx.saved_tensors, cotangents))
 
 
 class _Kept(torch.autograd.Function):
@@ -195,7 +196,8 @@ class _Kept(torch.autograd.Function):
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
         if ctx.memory:
             ctx.memory.before_step_back()
-        return (None, None, None, *ctx.bound.finish(ctx.saved_tensors, cotangents, ctx.share))
+        bound, ctx.bound = ctx.bound, None
+        return (None, None, None, *bound.finish(ctx.saved_tensors, cotangents, ctx.share))
 
 
 def compiler_here() -> bool:

@@ -21,8 +21,6 @@ class CompiledWalk:
     problem : InnerProblem
     mixed : bool
         Whether the inner gradient is taken in φ, too.
-    query_share : float in (0, 1]
-        Of what the query loss's way back needs, how much is held meanwhile; see `Cuts.halves`.
 
     Attributes
     ----------
@@ -30,10 +28,9 @@ class CompiledWalk:
         For the θ_k of this walk.
     """
 
-    def __init__(self, problem: InnerProblem, mixed: bool = False, query_share: float = 1.0) -> None:
+    def __init__(self, problem: InnerProblem, mixed: bool = False) -> None:
         self.memory = TrajectoryMemory(problem.loop.steps)
         self._given = problem
-        self._query_share = query_share
         self._mixed = mixed
         self._gradient: BoundFunction | None = None
 
@@ -66,7 +63,7 @@ class CompiledWalk:
         piece = None if traced is None else self._bound(traced.compiled_query_loss(list(phi)), tensors)
         if piece is None:
             return self._given.query_loss(theta, phi)
-        (loss,) = piece(tensors, share=self._query_share)
+        (loss,) = piece(tensors, share=1.0)
         return loss
 
     def _bound(self, function: CompiledFunction | None, tensors: Sequence[Tensor]) -> BoundFunction | None:

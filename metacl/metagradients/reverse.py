@@ -22,9 +22,11 @@ from metacl.metagradients.base import ESTIMATORS, InnerProblem, MetaGradient, Me
 from metacl.metagradients.compiled_walk import CompiledWalk
 from metacl.metagradients.inner_gradient import TensorLoss, inner_gradient
 
-PART, PARTS = 0.1, 4
+PART, PARTS = 0.1, 5
 """A compiled step can hold a part of its graph: a seventh of the memory saves two fifths of the replay, for narrow
 tensors that took many operations are held and wide ones are computed again. So many parts go into a graph's memory."""
+LAST = 0.3
+"""Of the last step's graph: what its way back does not compute again it need not find room for then."""
 
 
 @ESTIMATORS.register("reverse")
@@ -34,8 +36,8 @@ class Reverse(MetaGradient):
     allowance : inner graphs that may be alive at a time. "one" (default): every step is replayed and memory does not
     grow with the steps; a number: the graphs of that many last steps are kept and not replayed; "all": nothing is
     replayed, for the time and the memory of `unrolled`. The gradient is the same.
-    Compiled, the same memory goes to parts of the graphs of more last steps, which saves more: of 4 steps for 1 graph;
-    "one" keeps a part of the last step's, which takes no more than the replay of another step does.
+    Compiled, the same memory goes to parts of the graphs of more last steps, which saves more: of 5 steps for 1 graph;
+    "one" keeps a third of the last step's, which takes hardly more than the replay of another step does.
     compile : trace and compile the pieces of the walk. Pays where a run has hundreds of tasks of few shapes
     (learner.padding=packed). A support loss of an objective's own is not compiled.
     """
@@ -62,7 +64,7 @@ class Reverse(MetaGradient):
     def estimate(self, problem: InnerProblem) -> MetaGradientResult:
         """See `MetaGradient.estimate`."""
         steps = problem.loop.steps
-        walk = CompiledWalk(problem, query_share=self._query_share(steps)) if self.compile else None
+        walk = CompiledWalk(problem) if self.compile else None
 
         def apply(loss_of: TensorLoss, names: list[str], step: int, tensors: list[Tensor]) -> tuple[Tensor, ...]:
             left = steps - step
@@ -80,11 +82,9 @@ class Reverse(MetaGradient):
         graphs = self._graphs(steps)
         if graphs >= steps:
             return 1.0
-        return PART if left <= max(1, PARTS * graphs) else 0.0
-
-    def _query_share(self, steps: int) -> float:
-        """The query's graph lies beside all that is held of the steps."""
-        return PART if 0 < self._graphs(steps) < steps else 1.0
+        if left == 1:
+            return LAST
+        return PART if left <= PARTS * graphs else 0.0
 
 
 class _ReplayedGradient(torch.autograd.Function):

@@ -1,5 +1,7 @@
 """Traced and compiled pieces give the eager gradient, for every task, from one compilation."""
 
+import weakref
+
 import pytest
 import torch
 from torch._dynamo.utils import counters
@@ -8,6 +10,7 @@ from metacl.errors import ConfigError
 from metacl.learners.adapter import AdapterConfig
 from metacl.learners.base import as_leaves
 from metacl.metagradients import FiniteDifference, Reverse, compiled
+from metacl.metagradients.graphs import Cuts
 from metacl.objectives import ProtoMAML
 from metacl.tasks import EpisodeShape, TaskAddress
 from tests.small_runs import save_tiny_bert, small_config
@@ -143,6 +146,43 @@ def test_a_part_of_what_is_kept_is_smaller_and_saves_a_part_of_the_products(no_c
     assert kept_bytes[0] < 0.5 * kept_bytes[1]
     again = sum(node.target is torch.ops.aten.mm.default for node in bound._compiled.cuts.products.graph.nodes)
     assert products[1] < products[0] < again
+
+
+def test_products_with_narrow_matrices_are_taken_transposed_and_stay_what_they_are():
+    wide = torch.randn(48, 40, dtype=torch.float64)
+
+    def adapted(parameters, data):
+        down, up = parameters
+        return ((data[0] @ wide + data[0] @ down @ up).tanh().sum(),)
+
+    parameters = [torch.randn(48, 8, dtype=torch.float64), torch.randn(8, 40, dtype=torch.float64)]
+    data = [torch.randn(64, 48, dtype=torch.float64)]
+    cuts = Cuts(adapted, parameters, data, fused=True)
+    sizes = [
+        (*node.args[0].meta["val"].shape, node.args[1].meta["val"].shape[1])
+        for node in cuts._graph.nodes
+        if node.target is torch.ops.aten.mm.default
+    ]
+    assert (8, 48, 64) in sizes, "data @ down, as downᵀ @ dataᵀ"
+    assert all(columns > 8 for _, _, columns in sizes)
+    rest = (*cuts.once(*data, *cuts.frozen), *cuts.frozen)
+    leaves = [tensor.clone().requires_grad_() for tensor in parameters]
+    (expected,) = adapted(leaves, data)
+    torch.testing.assert_close(cuts.outputs(*parameters, *rest)[0], expected.detach())
+    found = cuts.products(*parameters, *rest, torch.ones((), dtype=torch.float64))
+    torch.testing.assert_close(found, torch.autograd.grad(expected, leaves))
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_what_a_step_holds_of_its_task_goes_with_its_way_back(no_compiler, share):
+    p = torch.tensor([1.0, -2.0, 3.0], requires_grad=True)
+    bound = compiled.CompiledFunction("a cubic", cubic).bind([p], [torch.ones(3)])
+    _, gradient = bound([p], share)
+    held = weakref.ref(bound)
+    del bound
+    assert held() is not None
+    torch.autograd.grad(gradient, p, torch.ones(3))
+    assert held() is None, "although the walk that the step belongs to goes on"
 
 
 def test_weights_that_nothing_depends_on_leave_the_graph(no_compiler):
