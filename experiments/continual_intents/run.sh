@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # CLINC150's ten domains as a stream: all strategies from three starts, three seeds each.
 #   bash experiments/continual_intents/run.sh [--check | --show | --strategies NAME,… | --starts NAME,…]
-# Without arguments: the whole table, two to three hours on one core; what is in runs/ is not computed again, and a row that
+# Without arguments: the whole table, some three hours on one core; what is in runs/ is not computed again, and a row that
 # was stopped goes on. Writes results.json, which names the rows that are missing, and picture.svg. --show: from what is
 # there. --check: two strategies, two starts, four domains, under ten minutes; non-zero if the claim does not hold there.
 # PYTHON=… chooses the interpreter (default .venv/bin/python), CLINC150=… the folder with the data.
