@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
+
 import metacl
 from metacl.config import Evaluation, RunConfig, config_to_yaml
 from metacl.continual.config import ContinualConfig
@@ -95,6 +97,7 @@ def _train(config: RunConfig, progress: EvaluationProgress, resume: Resume) -> R
     folder.check(config, resume=resume != "never")
     progress.note(check_data(config))
     learner, initial = weightless(config) if config.parameters_in_parts else starting_point(config)
+    _check_arrays(config, learner, initial)
     start = coordinator.starting_checkpoint(config, FlatLayout.of(initial), resume, progress.note)
     # Signals come after the executor: ray.init puts a handler of its own in the place of ours.
     with running_executor(config, progress.note) as executor, StopSignals() as signals:
@@ -169,27 +172,62 @@ def evaluate(
     if config.parameters_in_parts:
         raise _sent_whole()
     check_data(config, training=False)
-    chosen = None if methods is None else chosen_methods(methods, config.evaluation.steps, config)
-    _check_choosing(chosen or [], config, config.evaluation)
+    compared = None if methods is None else compared_methods(methods, config, progress.note)
     with _measuring(config, progress) as executor:
         meta = FlatLayout.of(stored.meta).flatten(stored.meta)
-        return _measure(config, config.evaluation, executor, meta, progress, chosen)
+        return _measure(config, config.evaluation, executor, meta, progress, compared)
+
+
+def _check_arrays(config: RunConfig, learner: Learner, initial: Params) -> None:
+    """Arrays say nothing of their shapes in a config: the first episode goes through the learner once."""
+    if config.data.gives != "arrays":
+        return
+    task = learner.prepare(config.data.open().episode(TaskAddress("train", config.seed, 0, 0), config.episodes))
+    problem = config.objective.problem(learner, initial, task, config.inner)
+    try:
+        with torch.no_grad():
+            problem.query_loss(problem.start(initial), initial)
+    except RuntimeError as error:
+        raise ConfigError(
+            f"learner: an episode of this data does not go through it ({str(error).splitlines()[0]}). Rows have the "
+            f"shape {tuple(task.support.input.shape[1:])}; set the learner's inputs to it."
+        ) from None
 
 
 def _validation(evaluation: Evaluation) -> Evaluation:
     return evaluation.model_copy(update={"split": "valid", "episodes": VALIDATION_EPISODES})
 
 
-def _check_choosing(methods: Sequence[AdaptationMethod], config: RunConfig, evaluation: Evaluation) -> None:
-    choosing = [method.registered_name for method in methods if len(method.candidates()) > 1]
-    if not choosing:
-        return
+def compared_methods(names: Sequence[str], config: RunConfig, notify: Callable[[str], None]) -> list[AdaptationMethod]:
+    """What an initialization is compared with, by names or ["all"], each of which can be run.
+
+    Raises
+    ------
+    ConfigError, DataError
+        One that is named cannot; of "all" it is left out, with a note where the data stands in its way.
+    """
+    assert config.evaluation is not None, "checked before"
+    methods = chosen_methods(names, config.evaluation.steps, config)
+    tuned = [method for method in methods if len(method.candidates()) > 1]
+    if not tuned:
+        return methods
+    if config.evaluation.split == "valid":
+        raise ConfigError(
+            f"--methods {tuned[0].registered_name}: it is tuned on validation classes, so it cannot be measured on "
+            f"them. Set evaluation.split=test."
+        )
     try:
-        config.data.open().check("valid", evaluation.shape)
+        config.data.open().check("valid", config.evaluation.shape)
     except DataError as error:
+        if tuple(names) == ("all",):
+            left_out = ", ".join(dict.fromkeys(str(method.registered_name) for method in tuned))
+            notify(f"left out, for they are tuned on validation classes and the data has too few: {left_out}")
+            return [method for method in methods if method not in tuned]
         raise DataError(
-            f"--methods {choosing[0]}: it is tuned on validation classes; there are too few. {error}"
+            f"--methods {tuned[0].registered_name}: it is tuned on validation classes; there are too few. {error} "
+            f"frozen_prototypes, nearest_neighbour, label_names and pretrained need no tuning."
         ) from None
+    return methods
 
 
 def _sent_whole() -> ConfigError:
@@ -342,9 +380,7 @@ def _measure(
     started = time.perf_counter()
     compared = methods or default_methods(evaluation.steps, config.learner.has_features)
     if any(len(method.candidates()) > 1 for method in compared):
-        progress.note(
-            f"tuning baselines on {VALIDATION_EPISODES} episodes of the validation classes"
-        )
+        progress.note(f"tuning baselines on {VALIDATION_EPISODES} episodes of the validation classes")
     chosen = choose(executor, meta, compared, _validation(evaluation), progress.evaluation_progress)
     progress.note(
         f"evaluating {evaluation.shape.ways}-way {evaluation.shape.shots}-shot on {evaluation.episodes} episodes "

@@ -187,6 +187,8 @@ def evaluate(
             "--ways": ways,
             "--methods": methods,
             "--report": report,
+            "--text-column": text_column,
+            "--label-column": label_column,
         }
         named = [option for option, value in given.items() if value is not None]
         if named:
@@ -211,6 +213,7 @@ def evaluate(
             raise ConfigError("--class-split is of a bundled data set; all classes of a file are evaluated.")
         tree["data"]["class_split"] = class_split
     shape = stored.config.episodes
+    compared = None if methods is None else [name.strip() for name in methods.split(",")]
     configs = []
     for shot in _numbers("--shots", shots, 1) if shots else [shape.shots]:
         tree["evaluation"] = {
@@ -221,10 +224,11 @@ def evaluate(
         }
         configs.append(config_from_dict(tree, origin=str(source)))
         api.check_data(configs[-1], training=False)
+        if compared is not None:
+            api.compared_methods(compared, configs[-1], lambda text: None)
     results = []
     for config in configs:
         with RichProgress(out) as progress:
-            compared = None if methods is None else [name.strip() for name in methods.split(",")]
             results.append(api.evaluate(stored, config, progress, compared))
         closing_table(results[-1], out)
         if report is not None:
@@ -396,6 +400,8 @@ def _generation(given: dict[str, Any]) -> Generation:
     from metacl.learners.generation import Generation
     from metacl.registry import explain
 
+    if "temperature" not in given and (alone := {"seed", "top_p"} & set(given)):
+        raise ConfigError(f"--{min(alone).replace('_', '-')}: it is for sampling. Give --temperature, too.")
     try:
         return Generation(**given)
     except ValidationError as error:

@@ -75,7 +75,8 @@ def start_of(start: str) -> str | None:
         if not (RUNS / "meta" / "init" / "adaptation.json").exists():
             metacl("train", "meta.yaml")
         return "runs/meta"
-    if not (RUNS / "start" / "results.json").exists():
+    found = RUNS / "start" / "results.json"
+    if not found.exists() or json.loads(found.read_text())["seeds_missing"]:
         stream = {"name": "classes", "data": {"dataset": "hwu64"}, "experiences": 1, "train_per_class": 20}
         metacl("continual", "config.yaml", "name=start", f"stream={json.dumps(stream)}", "training.epochs=3")
     return "runs/start"

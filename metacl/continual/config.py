@@ -14,6 +14,7 @@ from metacl.continual.streams import STREAMS, StreamSource, TextDomains
 from metacl.continual.training import Training
 from metacl.errors import ConfigError
 from metacl.learners import LEARNERS, LearnerConfig
+from metacl.learners.seq2seq_lm import SequenceToSequenceConfig
 from metacl.plugins import import_plugins
 from metacl.registry import Component, chosen_from, explain
 
@@ -59,6 +60,8 @@ class ContinualConfig(Component):
                 f"learner: {self.learner.registered_name} takes arrays, and a config's stream is text. "
                 f"Set learner=text_classifier, or use metacl.continual from Python"
             )
+        if isinstance(self.learner, SequenceToSequenceConfig):
+            raise ValueError("learner: seq2seq_lm does not learn streams yet. Set learner=causal_lm")
         if self.learner.classifies == isinstance(self.stream, TextDomains):
             needed = "classes, domains or files" if self.learner.classifies else "text_domains"
             raise ValueError(

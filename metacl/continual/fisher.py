@@ -53,7 +53,7 @@ def fisher(
     random = moment.random(2)
     leaves = as_leaves(params)
     total = {name: torch.zeros_like(tensor) for name, tensor in params.items()}
-    for minibatch in moment.pool.minibatches(addresses, 1):
+    for minibatch in moment.minibatches(addresses, 1):
         outputs = moment.model.outputs(bind(leaves), minibatch.batch)
         targets = minibatch.batch.targets
         assert targets is not None
@@ -79,7 +79,7 @@ def _batched(moment: Moment, params: Params, addresses: Sequence[Address], batch
     leaves = as_leaves(params)
     total = {name: torch.zeros_like(tensor) for name, tensor in params.items()}
     count = 0
-    for minibatch in moment.pool.minibatches(addresses, batch_size):
+    for minibatch in moment.minibatches(addresses, batch_size):
         outputs = moment.model.outputs(bind(leaves), minibatch.batch)
         loss = moment.model.loss(outputs, minibatch.batch.targets, minibatch.allowed)
         for name, gradient in _gradient(loss, leaves).items():

@@ -90,6 +90,8 @@ class ContinualLoop:
         whole.update(start or {})
         trained, frozen = training.split(whole)
         self.model = Model(learner, classes, frozen)
+        if self.model.has_own_head and HEAD_WEIGHT in frozen:
+            raise ConfigError("training.only: the head starts at zeros and must be trained. Add head.*.")
         self.start = trained
         self.stream = stream
         self.training = training
@@ -97,9 +99,14 @@ class ContinualLoop:
         self.curve = tuple(sorted(set(curve)))
         self._seed = seed
         self._scenario = scenario
-        self._pool = Pool(learner, stream, test_rows, self._columns())
+        self._pool = Pool(learner, stream, test_rows, self._columns(), by_time=scenario == "seen")
         self._moment = Moment(self.model, self._pool, self.start, seed, training.batch_size, training.shuffle)
-        for strategy in self.strategies:
+        for place, strategy in enumerate(self.strategies):
+            if place and strategy.moves_at_end:
+                raise ConfigError(
+                    f"strategies: {strategy.registered_name} moves the parameters when an experience is over, and what "
+                    f"stands before it would remember others. List it first."
+                )
             strategy.check(self.model, stream)
         self._separate = any(strategy.wants_task_gradient for strategy in self.strategies)
         self._rates = training.rates(self.start)
@@ -143,9 +150,11 @@ class ContinualLoop:
         addresses = self.stream.train_addresses(k)
         for place, strategy in enumerate(self.strategies):
             addresses = strategy.training_set(moment.of(place), addresses, states[place])
+        params = headed = self._with_head(moment, params, addresses)
         for place, strategy in enumerate(self.strategies):
             params, states[place] = strategy.begin(moment.of(place), params, states[place])
-        params = self._with_head(moment, params, addresses)
+        if params is not headed:  # a strategy begins from other parameters, whose features have other means
+            params = self._with_head(moment, params, addresses)
         params, states, curve = self._steps(k, params, states, addresses, standing.record)
         moment = self._moment.at(k)
         for place, strategy in enumerate(self.strategies):
@@ -191,7 +200,7 @@ class ContinualLoop:
     ) -> tuple[Params, list[State], Any]:
         together = list(zip([moment.of(place) for place in range(len(states))], self.strategies, states, strict=True))
         replayed = [address for at, strategy, state in together for address in strategy.replayed(at, state)]
-        minibatch = self._pool.minibatch([*chosen, *replayed])
+        minibatch = moment.minibatch([*chosen, *replayed])
         leaves = as_leaves(params)
         gradient, task_gradient = self._gradients(moment, minibatch, leaves, together)
         for at, strategy, state in together:
@@ -242,7 +251,7 @@ class ContinualLoop:
         if not chosen:
             return params
         with torch.no_grad():
-            parts = [self.model.features(params, p.batch) for p in self._pool.minibatches(chosen, 256)]
+            parts = [self.model.features(params, p.batch) for p in moment.minibatches(chosen, 256)]
         places = torch.tensor([new.index(self.stream.label(address)) for address in chosen])
         means = class_means(torch.cat(parts), places, len(new))
         weight, bias = params[HEAD_WEIGHT].clone(), params[HEAD_BIAS].clone()

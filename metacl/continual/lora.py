@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import torch
 
+from metacl.continual.model import Model
+from metacl.errors import ConfigError
 from metacl.learners.base import ADAPTER, Params
 
 A, B = "lora_A.weight", "lora_B.weight"
@@ -16,6 +18,18 @@ def pairs(params: Params) -> dict[str, tuple[str, str]]:
     """Name of each adapted module -> names of A (r, D_in) and B (D_out, r). Empty where there is no LoRA."""
     found = [name.removesuffix(A) for name in params if name.startswith(ADAPTER) and name.endswith(A)]
     return {stem: (stem + A, stem + B) for stem in found}
+
+
+def check_factors(strategy: str, model: Model) -> None:
+    """Raise `ConfigError` unless there is LoRA and all of its factors are trained."""
+    found = pairs(model.learner.initial)
+    if not found:
+        raise ConfigError(f"strategies: {strategy} needs LoRA. Set learner.adapter, with kind=lora.")
+    frozen = [name for both in found.values() for name in both if name in model.frozen]
+    if frozen:
+        raise ConfigError(
+            f"training.only: {strategy} works on both of LoRA's factors, and {frozen[0]} is not trained. Add adapter.*."
+        )
 
 
 def products(params: Params) -> Params:

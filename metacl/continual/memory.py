@@ -43,19 +43,25 @@ def balanced(
     group: Callable[[Address], Hashable],
     random: AddressedRandom,
 ) -> list[Address]:
-    """The same number from every group, or one more for the first ones.
+    """The same number from every group, or one more for the first ones; what small groups leave is the others'.
 
-    What a group gives up is a uniform choice, and so is what it keeps of its new examples; a group that comes again
-    (a class in another experience) chooses among what it holds and what is new, so its earlier examples get rarer.
+    Where there are more groups than places, which have one is drawn at random. What a group gives up is a uniform
+    choice, and so is what it keeps of its new examples; a group that comes again (a class in another experience)
+    chooses among what it holds and what is new, so its earlier examples get rarer.
     """
     groups: dict[Hashable, list[Address]] = {}
     for address in [*memory, *new]:
         groups.setdefault(group(address), []).append(address)
-    share, rest = divmod(size, len(groups))
+    order = list(groups) if len(groups) <= size else random.sample(list(groups), len(groups))
+    quota, left = dict.fromkeys(groups, 0), size
+    while wanting := [name for name in order if quota[name] < len(groups[name])] if left else []:
+        share, rest = divmod(left, len(wanting))
+        for place, name in enumerate(wanting):
+            more = min(share + (place < rest), len(groups[name]) - quota[name])
+            quota[name], left = quota[name] + more, left - more
     kept: list[Address] = []
-    for place, members in enumerate(groups.values()):
-        quota = min(share + (place < rest), len(members))
-        chosen = set(random.sample(range(len(members)), quota))
+    for name, members in groups.items():
+        chosen = set(random.sample(range(len(members)), quota[name]))
         kept += [address for position, address in enumerate(members) if position in chosen]
     return kept
 

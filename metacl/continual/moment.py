@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from metacl.continual.experience import Address
 from metacl.continual.model import Model
-from metacl.continual.pool import Pool
+from metacl.continual.pool import Minibatch, Pool
 from metacl.learners.base import Params
 from metacl.tasks.episode import TaskAddress
 from metacl.tasks.randomness import AddressedRandom
@@ -49,6 +51,19 @@ class Moment:
         """Random numbers by seed, experience, step (or a count of one's own), strategy and `stream` alone."""
         address = TaskAddress("train", self.seed, self.experience, self.step if at is None else at)
         return AddressedRandom(address, 1 + self.place * STREAMS + stream)
+
+    def minibatch(self, addresses: Sequence[Address]) -> Minibatch:
+        """Training examples together, told apart as examples are that are learned now."""
+        return self.pool.minibatch(addresses, self.experience)
+
+    def minibatches(self, addresses: Sequence[Address], size: int) -> Iterator[Minibatch]:
+        """All of them, `size` at a time."""
+        return self.pool.minibatches(addresses, size, self.experience)
+
+    @cached_property
+    def new(self) -> list[int]:
+        """Classes that this experience brings, sorted."""
+        return sorted(set(self.pool.stream.experiences[self.experience].train.labels) - set(self.seen))
 
     @cached_property
     def seen(self) -> list[int]:

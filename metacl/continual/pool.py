@@ -48,30 +48,36 @@ class Pool:
         Examples that are encoded together, and asked together in a test.
     columns : Tensor or None
         (T, N), the classes allowed in each experience's examples; None for all.
+    by_time : bool
+        Columns are of the experience that is being learned, whichever an example comes from.
     """
 
-    def __init__(self, learner: Learner, stream: Stream, rows: int, columns: Tensor | None = None) -> None:
+    def __init__(
+        self, learner: Learner, stream: Stream, rows: int, columns: Tensor | None = None, by_time: bool = False
+    ) -> None:
         self.stream = stream
         self.columns = columns
+        self._by_time = by_time
         self._learner = learner
         self._rows = rows
         self._tests: dict[int, list[Batch]] = {}
         self._held: dict[int, dict[int, Row]] = {}
 
-    def minibatch(self, addresses: Sequence[Address]) -> Minibatch:
-        """Training examples together, in the order given."""
+    def minibatch(self, addresses: Sequence[Address], now: int = 0) -> Minibatch:
+        """Training examples together, in the order given. now : the experience that is being learned."""
         found = [self._row(address) for address in addresses]
         rows, targets = [row for row, _ in found], torch.stack([target for _, target in found])
         members = length_groups([length_of(row) for row in rows])
         order = torch.tensor([place for group in members for place in group]).argsort()
         batch = Batch([joined([rows[place] for place in group]) for group in members], order, targets)
-        allowed = None if self.columns is None else self.columns[[experience for experience, _ in addresses]]
+        when = [now if self._by_time else experience for experience, _ in addresses]
+        allowed = None if self.columns is None else self.columns[when]
         return Minibatch(tuple(addresses), batch, allowed)
 
-    def minibatches(self, addresses: Sequence[Address], size: int) -> Iterator[Minibatch]:
+    def minibatches(self, addresses: Sequence[Address], size: int, now: int = 0) -> Iterator[Minibatch]:
         """All of them, `size` at a time."""
         for first in range(0, len(addresses), size):
-            yield self.minibatch(addresses[first : first + size])
+            yield self.minibatch(addresses[first : first + size], now)
 
     def test(self, experience: int) -> list[Batch]:
         """An experience's test examples."""

@@ -49,7 +49,12 @@ def run_continual(config: ContinualConfig, notify: Notify) -> dict[str, Any]:
     use_threads(config.threads)
     streams = {seed: config.stream.open(seed) for seed in config.seeds}
     with folder.locked(), StopSignals() as signals:
-        _claim(folder, config)
+        _check_folder(folder, config)
+        first = config.seeds[0]
+        make_loop(config, first, streams[first], config.learner.build(first))  # raises if its parts do not fit
+        for seed, stream in streams.items():
+            _newest(stream, folder.path / f"seed-{seed}" / "checkpoints", notify)
+        _write_config(folder, config)
         records: dict[int, Record] = {}
         for seed, stream in streams.items():
             records[seed] = _run_seed(config, seed, stream, folder.path / f"seed-{seed}", signals, notify)
@@ -107,13 +112,13 @@ def _as_checkpoint(standing: Standing) -> Checkpoint:
     return Checkpoint(len(standing.record.rows), standing.params, states, standing.record.to_dict())
 
 
-def _resumed(loop: ContinualLoop, checkpoints: Path, notify: Notify) -> Standing | None:
+def _newest(stream: Stream, checkpoints: Path, notify: Notify) -> Checkpoint | None:
     """Where a run stopped. Raises `ConfigError` if what it learned from is not the beginning of the stream."""
     found = newest_checkpoint(checkpoints, notify)
     if found is None:
         return None
     record = Record.from_dict(found.held_out)
-    now = described(loop.stream)
+    now = described(stream)
     for before, here in zip(record.experiences, now, strict=False):
         if before["fingerprint"] != here["fingerprint"]:
             raise ConfigError(
@@ -125,16 +130,23 @@ def _resumed(loop: ContinualLoop, checkpoints: Path, notify: Notify) -> Standing
             f"stream: it has {len(now)} experiences, and this run has learned {len(record.experiences)}. A stream can "
             f"become longer only. Restore it, or give another folder (output=…)."
         )
+    return found
+
+
+def _resumed(loop: ContinualLoop, checkpoints: Path, notify: Notify) -> Standing | None:
+    found = _newest(loop.stream, checkpoints, notify)
+    if found is None:
+        return None
     states: list[dict[str, Any]] = [{} for _ in loop.strategies]
     for key, tensor in found.outer_state.items():
         place, name = key.split(":", 1)
         states[int(place)][name] = tensor
     ordered = {name: found.meta[name] for name in loop.start}  # files are sorted by name; sums go in the model's order
-    return loop.extended(Standing(ordered, tuple(states), record))
+    return loop.extended(Standing(ordered, tuple(states), Record.from_dict(found.held_out)))
 
 
-def _claim(folder: RunFolder, config: ContinualConfig) -> None:
-    """The folder is this run's afterwards. Raises `ConfigError` if it holds another one, or something else."""
+def _check_folder(folder: RunFolder, config: ContinualConfig) -> None:
+    """Raise `ConfigError` if the folder holds another run, or something else."""
     if folder.config.exists():
         try:
             stored = yaml.safe_load(folder.config.read_text("utf-8"))
@@ -150,6 +162,10 @@ def _claim(folder: RunFolder, config: ContinualConfig) -> None:
             )
     elif folder.path.exists() and (not folder.path.is_dir() or any(folder.path.iterdir())):
         raise ConfigError(f"{folder.path}: exists and is not the folder of a run. Give another one (output=…).")
+
+
+def _write_config(folder: RunFolder, config: ContinualConfig) -> None:
+    """The folder is this run's afterwards."""
     try:
         folder.path.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -174,11 +174,11 @@ def table(scores: Scores) -> list[RowResult]:
 
 
 def _metrics(scores: Sequence[EpisodeScore]) -> dict[str, float]:
-    """Over the episodes that have answers; nothing if none has."""
+    """Means over episodes, 0 where there are no answers; the calibration of all answers. Nothing if there are none."""
     answered = [score for score in scores if not score.diverged]
     if not answered:
         return {}
-    figures = []
+    figures = [(0.0, 0.0, 0.0)] * (len(scores) - len(answered))
     for score in answered:
         targets, predicted = np.array(score.targets), np.array(score.predicted)
         found = precision_recall_f1(

@@ -50,11 +50,11 @@ def choose(
         if len(candidates) == 1:
             chosen.append(Chosen(candidates[0]))
             continue
-        reached, option = {}, ""
+        reached: list[float] = []
         for candidate in candidates:
-            option, value = candidate.chosen_option() or ("", 0.0)
             rows = table(evaluate(executor, meta, [candidate], validation, on_episode))
-            reached[value] = max(row.accuracy.mean for row in rows)
-        best = list(reached.values()).index(max(reached.values()))
-        chosen.append(Chosen(candidates[best], option, reached))
+            reached.append(max(row.accuracy.mean for row in rows))
+        options = [candidate.chosen_option() or ("", float(place)) for place, candidate in enumerate(candidates)]
+        by_value = {value: accuracy for (_, value), accuracy in zip(options, reached, strict=True)}
+        chosen.append(Chosen(candidates[reached.index(max(reached))], options[0][0], by_value))
     return chosen

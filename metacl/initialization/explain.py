@@ -35,7 +35,7 @@ class Explanation:
     """A prediction with its reasons.
 
     tokens : each token of the text with what it adds to the score of the label (a logit). Together they are the score
-    less that of a text of as many unknown words, up to `remainder`.
+    less that of a text of as many padding tokens, up to `remainder`.
     examples : those the model was adapted to, the nearest first.
     """
 
@@ -54,7 +54,7 @@ def explain(model: AdaptedClassifier, text: str, examples: int = 3) -> Explanati
     Raises
     ------
     ConfigError
-        The model is no text classifier.
+        The model is no text classifier, or its objective scores otherwise than the learner does.
     """
     learner = model.learner
     if not isinstance(learner, TextClassifier):
@@ -71,7 +71,14 @@ def explain(model: AdaptedClassifier, text: str, examples: int = 3) -> Explanati
     attributions = IntegratedGradients(score).attribute(there, baseline, n_steps=STEPS, method="gausslegendre")
     by_token = attributions.sum(-1)[0]
     with torch.no_grad():
-        difference = float(score(there) - score(baseline))
+        reached = float(score(there))
+        difference = reached - float(score(baseline))
+        predicted = model.config.objective.outputs(learner, model.params, learner.encode([text], None))[0, target]
+    if abs(float(predicted) - reached) > 1e-3 * max(1.0, abs(reached)):
+        raise ConfigError(
+            f"--explain: {model.config.objective.registered_name} scores otherwise than its learner, and only the "
+            f"learner's score can be explained."
+        )
     names = learner.tokenizer.convert_ids_to_tokens(ids[0].tolist())
     counted = [
         (name, float(share))

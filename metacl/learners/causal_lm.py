@@ -90,7 +90,8 @@ class CausalLanguageModel(TransformerLearner):
             if marker not in text:
                 raise DataError(f"learner.completion_after: {marker!r} does not occur in the text {text[:60]!r}.")
             begin = text.index(marker) + len(marker)
-        marks = [place > 0 and first >= begin for place, (first, _) in enumerate(offsets)]
+        # A token of byte-level BPE holds the space before its word: what ends in the completion is of it.
+        marks = [place > 0 and (first >= begin or last > begin) for place, (first, last) in enumerate(offsets)]
         if not any(marks):
             raise DataError(
                 f"learner.max_length: of the {len(offsets)} tokens kept of the text {text[:60]!r} none counts in the "

@@ -127,7 +127,8 @@ class TextClassifier(TransformerLearner):
 
     def without_words(self, ids: Tensor) -> Tensor:
         """The same tokens, with padding for all but special ones."""
-        special = torch.isin(ids, torch.tensor(self.tokenizer.all_special_ids, device=ids.device))
+        kept = sorted({*self.tokenizer.all_special_ids} - {self.tokenizer.unk_token_id})  # an unknown word is a word
+        special = torch.isin(ids, torch.tensor(kept, device=ids.device))
         return torch.where(special, ids, torch.full_like(ids, self.tokenizer.pad_token_id))
 
     def embeddings(self, params: Params, ids: Tensor) -> Tensor:

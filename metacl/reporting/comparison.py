@@ -62,7 +62,7 @@ def compare(results: Sequence[Mapping[str, Any]]) -> Comparison:
     order = sorted(rows, key=lambda row: (row[0] == META_LEARNED, first[row[0]], -1 if row[1] is None else row[1]))
     accuracies = [{(row["method"], row["steps"]): percent(row["accuracy"]) for row in one["rows"]} for one in results]
     return Comparison(
-        ["method", "inner steps", *(str(one["run"]) for one in results)],
+        ["method", "inner steps", *_headings(results)],
         [
             [method, ABSENT if steps is None else str(steps), *(of.get((method, steps), ABSENT) for of in accuracies)]
             for method, steps in order
@@ -70,6 +70,16 @@ def compare(results: Sequence[Mapping[str, Any]]) -> Comparison:
         [f"{one['run']}: {protocol(one)}" for one in results],
         len({_episodes(one) for one in results}) == 1,
     )
+
+
+def _headings(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Names of runs, with the shape of the episodes where one name stands there twice."""
+    names = [str(one["run"]) for one in results]
+    said = [one["protocol"] for one in results]
+    return [
+        name if names.count(name) == 1 else f"{name}, {of['ways']}-way {of['shots']}-shot"
+        for name, of in zip(names, said, strict=True)
+    ]
 
 
 def _episodes(results: Mapping[str, Any]) -> str:

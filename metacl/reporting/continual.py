@@ -44,7 +44,7 @@ def continual_table(results: Mapping[str, Any], console: Console) -> None:
 def heat_map(results: Mapping[str, Any]) -> str:
     """R, mean over the seeds: rows learned, columns asked. An ``<svg>`` element."""
     r = _mean_rows(results)
-    names = [experience["name"] for experience in results["seeds"][0]["experiences"]]
+    names = _names(results)
     with _style():
         figure, axes = _figure("asked", "after learning")
         shares = results["measure"] == "accuracy"
@@ -68,6 +68,12 @@ def mean_curve(results: Mapping[str, Any]) -> str:
             axes.plot(steps, run, color=COLOURS[1], alpha=0.3, linewidth=1)
         axes.plot(steps, np.mean(runs, axis=0), color=COLOURS[1], marker="o", label="mean over seeds")
         return _svg(figure, "mean")
+
+
+def _names(results: Mapping[str, Any]) -> list[str]:
+    """Of the experiences; where seeds have other orders, R is a mean by position, and so are the names."""
+    (first, *others) = [[experience["name"] for experience in run["experiences"]] for run in results["seeds"]]
+    return first if all(names == first for names in others) else [f"no. {place + 1}" for place in range(len(first))]
 
 
 def _mean_rows(results: Mapping[str, Any]) -> np.ndarray:

@@ -20,8 +20,8 @@ from markupsafe import Markup
 
 from metacl.coordination.run_folder import write_text
 from metacl.reporting.plots import adaptation_curves, training_curves
-from metacl.reporting.table import ABSENT, cells, comparisons, headers
-from metacl.reporting.verdict import verdict
+from metacl.reporting.table import ABSENT, cells, headers
+from metacl.reporting.verdict import comparisons, verdict
 from metacl.reporting.wording import duration, protocol
 
 LIBRARIES = ("torch", "transformers", "peft")
@@ -83,10 +83,15 @@ def metric_lines(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     lines = [
         [row["method"], ABSENT if row["steps"] is None else str(row["steps"])]
         + [f"{100 * row['metrics'][name]:.2f}" for name in METRICS]
+        + [str(row["diverged"])]
         for row in rows
         if row.get("metrics")
     ]
-    return [["method", "inner steps", *(f"{name}, %" for name in METRICS.values())], *lines] if lines else []
+    return (
+        [["method", "inner steps", *(f"{name}, %" for name in METRICS.values()), "episodes diverged"], *lines]
+        if lines
+        else []
+    )
 
 
 def chosen_lines(chosen: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -11,18 +11,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from metacl.evaluation.few_shot import BEST_BASELINE, BEST_PRETRAINED, SAME_START
-from metacl.evaluation.methods import FROZEN, META_LEARNED, PRETRAINED
-from metacl.reporting.verdict import verdict
+from metacl.reporting.verdict import comparisons, verdict
 from metacl.reporting.wording import milliseconds, percent, points, protocol
 
 ABSENT = "–"
-
-
-def comparisons(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    """What columns compare with. The best baseline takes the pretrained's place where it may be another."""
-    others = {row["method"] for row in rows} - {META_LEARNED, PRETRAINED, FROZEN}
-    return (FROZEN, BEST_BASELINE if others else BEST_PRETRAINED, SAME_START)
 
 
 def headers(rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -6,10 +6,10 @@ computed here from two means: its interval would be unknown.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from metacl.evaluation.few_shot import BEST_PRETRAINED, SAME_START
+from metacl.evaluation.few_shot import BEST_BASELINE, BEST_PRETRAINED, SAME_START
 from metacl.evaluation.methods import FROZEN, META_LEARNED, PRETRAINED
 from metacl.reporting.wording import Estimate, inner_steps, percent
 
@@ -33,7 +33,25 @@ def verdict(results: Mapping[str, Any]) -> list[str]:
     best = _best(row for row in rows if row["method"] == META_LEARNED)
     if best is None:
         return ["No meta-learned row was evaluated, so there is nothing to compare."]
-    return [_against_frozen(rows, best), _against_pretrained(rows, best), _where_from(rows, best)]
+    said = [_against_frozen(rows, best), _against_pretrained(rows, best)]
+    if BEST_BASELINE in comparisons(rows) and BEST_BASELINE in best["versus"]:
+        said.append(_against_baselines(rows, best))
+    return [*said, _where_from(rows, best)]
+
+
+def comparisons(rows: Sequence[Row]) -> tuple[str, ...]:
+    """What columns compare with. The best baseline takes the pretrained's place where it may be another."""
+    others = {row["method"] for row in rows} - {META_LEARNED, PRETRAINED, FROZEN}
+    return (FROZEN, BEST_BASELINE if others else BEST_PRETRAINED, SAME_START)
+
+
+def _against_baselines(rows: list[Row], best: Row) -> str:
+    baseline = _best(row for row in rows if row["method"] != META_LEARNED)
+    assert baseline is not None, "there are others"
+    steps = "" if baseline["steps"] is None else f", {inner_steps(baseline['steps'])}"
+    name = f"{baseline['method']} ({percent(baseline['accuracy'])} %{steps})"
+    compared = _compared("that", best["versus"][BEST_BASELINE])
+    return f"The best of all baselines on these episodes is {name}; the best meta-learned row is {compared}."
 
 
 def _against_frozen(rows: list[Row], best: Row) -> str:

@@ -84,7 +84,11 @@ def test_every_method_and_the_rates_that_validation_chose(init, tmp_path, monkey
     tree = stored.config.to_dict()
     tree["data"] = {"name": "labelled_text", "path": tmp_path / "own.jsonl", "fractions": (0.0, 0.5, 0.5)}
     tree["evaluation"] = {"shape": {"ways": 2, "shots": 2, "queries": 2}, "episodes": 3, "steps": (0, 1)}
-    results = api.evaluate(stored, config_from_dict(tree, origin="test"), methods=["all"])
+
+    def everything(tree):
+        return api.evaluate(stored, config_from_dict(tree, origin="test"), methods=["all"])
+
+    results = everything(tree)
     tuned = {row["method"] for row in results["rows"] if row["method"].startswith("fine-tuning")}
     assert tuned == {f"fine-tuning, {what}" for what in ("all parameters", "last layers", "LoRA", "IA3")}
     options = [(one["option"], len(one["validation_accuracies"])) for one in results["chosen"]]
@@ -95,6 +99,7 @@ def test_every_method_and_the_rates_that_validation_chose(init, tmp_path, monkey
     (first, *_) = results["examples"]
     assert {one["true"] for one in first["query"]} == set(first["classes"])
     tree["data"]["fractions"] = (0.0, 0.0, 1.0)
+    assert not any("fine-tuning" in row["method"] for row in everything(tree)["rows"])
     with pytest.raises(DataError, match="--methods fine_tuning: it is tuned on validation classes"):
         api.evaluate(stored, config_from_dict(tree, origin="test"), methods=["fine_tuning"])
 

@@ -58,6 +58,16 @@ def test_balanced_shares(groups, wanted):
     assert sorted(Counter(k for k, _ in memory).values(), reverse=True) == wanted
 
 
-def test_a_small_group_leaves_no_place_empty_of_its_own():
+def test_what_a_small_group_leaves_is_the_others():
     memory = balanced([], [(0, 0), (0, 1), *[(1, i) for i in range(50)]], 20, lambda a: a[0], random(0))
-    assert Counter(k for k, _ in memory) == {0: 2, 1: 10}
+    assert Counter(k for k, _ in memory) == {0: 2, 1: 18}
+
+
+def test_more_groups_than_places():
+    # Whose turn it is is drawn, so that no experience is kept out for good.
+    held = Counter()
+    for seed in range(200):
+        memory = balanced([], [(k, i) for k in range(6) for i in range(9)], 3, lambda a: a[0], random(seed))
+        assert len(memory) == len({k for k, _ in memory}) == 3
+        held.update(k for k, _ in memory)
+    assert min(held.values()) > 60  # of 100 expected; four standard deviations are 28

@@ -150,6 +150,21 @@ def test_the_past_must_be_the_same(config, files):
         api.continual(config_)
 
 
+def test_what_is_refused_leaves_nothing(config, tmp_path):
+    """So that the command, put right, is not told that the folder holds another run."""
+    with pytest.raises(ConfigError, match="o_lora gives each"):
+        api.continual(config(strategies=[{"name": "o_lora", "rank": 50}], output=str(tmp_path / "none")), print)
+    assert not (tmp_path / "none" / "config.yaml").exists()
+
+
+def test_a_head_that_is_not_trained_is_refused(config):
+    with pytest.raises(ConfigError, match=r"training\.only: the head starts at zeros"):
+        api.continual(config(training={"only": ["adapter.*"]}), print)
+    with pytest.raises(ConfigError, match=r"works on both of LoRA's factors, and adapter\..*lora_A.* is not trained"):
+        only = {"only": ["*lora_B*", "head.*"]}
+        api.continual(config(training=only, strategies=[{"name": "ewc", "on": "product"}]), print)
+
+
 def test_another_run_is_refused(config):
     api.continual(config(experiences=1))
     with pytest.raises(ConfigError, match=r"training\.batch_size: 6 -> 7"):

@@ -135,13 +135,38 @@ def test_merging_is_the_running_mean():
         assert torch.allclose(tensor, (first.params[name] + free.params[name]) / 2, atol=1e-7)
 
 
-def test_bounds_see_everything():
+@pytest.mark.parametrize("scenario", ["class", "seen"])
+def test_bounds_see_everything(scenario):
     # Fine-tuning ends with 0.19. Plain torch on all data at once has over 0.93 of each pair of digits in 20 passes.
-    options = {"learning_rate": 0.1, "shuffle": True}
+    # With the classes seen so far it is the same: an old example is told apart from all that are met by then.
+    options = {"learning_rate": 0.1, "shuffle": True, "scenario": scenario}
     cumulative = run(digits_loop("class", [{"name": "cumulative"}], epochs=5, **options)).record.rows
     joint = run(digits_loop("class", [{"name": "joint"}], epochs=20, **options)).record
     assert np.mean(cumulative[-1]) > 0.7 and min(joint.rows[-1]) > 0.9
-    assert joint.rows[3] == joint.baseline  # nothing is learned before the end
+    if scenario == "class":
+        assert joint.rows[3] == joint.baseline  # nothing is learned before the end
+
+
+def test_stored_scores_of_classes_that_come_later_are_left_free():
+    loop = digits_loop("class", [{"name": "der_plus_plus", "memory": 20}], scenario="seen", epochs=1)
+    standing = loop.learn(loop.begin())
+    outputs = standing.states[0]["outputs"]
+    met = loop.stream.experiences[0].classes()
+    later = [label for label in range(outputs.shape[1]) if label not in met]
+    assert bool(outputs[:, met].isfinite().all()) and bool(outputs[:, later].isnan().all())
+    assert all(bool(tensor.isfinite().all()) for tensor in loop.learn(standing).params.values())
+
+
+def test_merging_stands_first():
+    with pytest.raises(ConfigError, match="List it first"):
+        digits_loop("class", [{"name": "ewc"}, {"name": "merging"}])
+
+
+@pytest.mark.parametrize("policy", ["class_balanced", "reservoir"])
+def test_an_experience_that_teaches_nothing_leaves_memories_empty(policy):
+    strategies = [{"name": "joint"}, {"name": "der_plus_plus", "policy": policy}, {"name": "replay", "policy": policy}]
+    loop = digits_loop("class", strategies, epochs=1)
+    assert [len(stored(state)) for state in loop.learn(loop.begin()).states] == [0, 0, 0]
 
 
 def test_strategies_combine():

@@ -9,6 +9,7 @@ from sklearn.metrics.pairwise import cosine_similarity
 
 from metacl import api
 from metacl.cli import main
+from metacl.errors import ConfigError
 from metacl.initialization import load_adapted
 from metacl.initialization.adapt import Initialization
 from metacl.initialization.folder import StoredInitialization
@@ -81,3 +82,15 @@ def test_on_the_command_line(model, tmp_path, capsys):
         part.rsplit(" ", 1)[0] for part in plain[1].split(":", 1)[1].strip().split("  ")
     ]
     assert len(json.loads(record)["examples"]) == 3
+
+
+def test_an_objective_that_scores_otherwise_is_refused(tmp_path):
+    """ANML's gates are between features and scores; what explains the learner's score would not explain the label."""
+    changes = {"objective": "anml", "episodes__ways": 2, "inner__step_size": {"learn": "none"}}
+    config = small_config(save_tiny_bert(tmp_path / "tiny"), tmp_path / "out", **changes)
+    _, meta = api.starting_point(config)
+    generator = torch.Generator().manual_seed(0)
+    meta = {name: tensor + torch.randn(tensor.shape, generator=generator) for name, tensor in meta.items()}
+    model = Initialization(StoredInitialization(config, meta, 0)).adapt(TEXTS, LABELS, steps=0)
+    with pytest.raises(ConfigError, match="anml scores otherwise than its learner"):
+        model.explain(ASKED)

@@ -95,3 +95,16 @@ def test_no_frozen_prototypes(results):
 def test_no_meta_learned_row(results):
     results["rows"] = results["rows"][:2]
     assert verdict(results) == ["No meta-learned row was evaluated, so there is nothing to compare."]
+
+
+def test_the_best_baseline_is_named_whichever_it_is(results):
+    """Logistic regression above the meta-learned rows is said, not only what they beat."""
+    strong = {**results["rows"][0], "method": "logistic regression", "versus": {}}
+    strong["accuracy"] = {"mean": 0.9, "low": 0.89, "high": 0.91}
+    results["rows"].insert(1, strong)
+    for row in results["rows"][-2:]:
+        row["versus"]["best baseline"] = {"mean": -0.02, "low": -0.03, "high": -0.01}
+    assert verdict(results)[2] == (
+        "The best of all baselines on these episodes is logistic regression (90.00±1.00 %); the best meta-learned row "
+        "is worse than that: difference -2.00 points (95 % interval -3.00 to -1.00)."
+    )

@@ -7,7 +7,7 @@ import pytest
 
 import metacl
 from metacl.config import config_from_dict
-from metacl.errors import DataError
+from metacl.errors import ConfigError, DataError
 from metacl.tasks import EpisodeShape, LabelledArrays, TaskAddress
 
 CLASSES, EACH = 10, 8
@@ -104,6 +104,10 @@ def test_unseen_clusters_are_told_apart(tmp_path):
         "workers": {"executor": "local"},
         "evaluation": {"shape": {"ways": 3, "shots": 2, "queries": 4}, "episodes": 30, "steps": [2]},
     }
+    wide = {**tree, "learner": {**tree["learner"], "inputs": 7}}
+    with pytest.raises(ConfigError, match=r"does not go through it .*Rows have the shape \(6,\)"):
+        metacl.train(config_from_dict(wide))
+    assert not (tmp_path / "run" / "config.yaml").exists()
     found = metacl.train(config_from_dict(tree)).results["rows"]
     (accuracy,) = [row["accuracy"] for row in found if (row["method"], row["steps"]) == ("meta-learned", 2)]
     assert accuracy["low"] > 0.85

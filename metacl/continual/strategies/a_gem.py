@@ -28,7 +28,7 @@ class AveragedGradientEpisodicMemory(Strategy):
         if not memory:
             return gradient
         leaves = as_leaves(params)
-        old = moment.pool.minibatch(memory)
+        old = moment.minibatch(memory)
         loss = moment.model.loss(moment.model.outputs(leaves, old.batch), old.batch.targets, old.allowed)
         found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True, materialize_grads=True)
         return projected(gradient, dict(zip(leaves, found, strict=True)))

@@ -8,6 +8,7 @@ combine by being listed, and a run is stored and goes on bit for bit.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -28,6 +29,9 @@ MEMORY = "memory"
 
 class Strategy(Component):
     """Base of all strategies; a new one overrides what it does. The defaults do nothing."""
+
+    moves_at_end: ClassVar[bool] = False
+    """Whether `end` returns other parameters than it gets."""
 
     def check(self, model: Model, stream: Stream) -> None:
         """Raise `ConfigError` if it cannot work with this model, or for so many experiences."""

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from metacl.continual.experience import Address, Stream
 from metacl.continual.fisher import Kind, fisher
-from metacl.continual.lora import from_offsets, pairs, products
+from metacl.continual.lora import check_factors, from_offsets, products
 from metacl.continual.model import Model
 from metacl.continual.moment import Moment
 from metacl.continual.pool import Minibatch
@@ -52,8 +52,8 @@ class ElasticWeightConsolidation(Strategy):
 
     def check(self, model: Model, stream: Stream) -> None:
         """A product needs LoRA; an answer that can be drawn needs classes."""
-        if self.on == "product" and not pairs(model.learner.initial):
-            raise ConfigError("strategies: ewc with on=product needs LoRA. Set learner.adapter, or on=weights.")
+        if self.on == "product":
+            check_factors("ewc with on=product", model)
         if not model.classes and self.fisher in ("exact", "sampled"):
             raise ConfigError(f"strategies: a {self.fisher} Fisher needs classes. Set fisher=empirical, or batched.")
 

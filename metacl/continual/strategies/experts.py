@@ -52,7 +52,8 @@ class Experts(Strategy):
             keys, counts = state[KEYS].clone(), state[COUNTS].clone()
             keys[chosen] += total
             counts[chosen] += count
-            begun = held(state, f"expert{chosen}")
+            expert = held(state, f"expert{chosen}")
+            begun = {name: expert[name] for name in params}  # a stored state is sorted by name; sums keep their order
         else:
             chosen = len(state[KEYS])
             keys = torch.cat([state[KEYS], total.unsqueeze(0)])
@@ -92,6 +93,6 @@ def summed_features(moment: Moment, addresses: list[Address]) -> tuple[Tensor, i
     with torch.no_grad():
         parts = [
             moment.model.features(moment.start, part.batch).sum(0)
-            for part in moment.pool.minibatches(addresses, ENCODED_TOGETHER)
+            for part in moment.minibatches(addresses, ENCODED_TOGETHER)
         ]
     return torch.stack(parts).sum(0), len(addresses)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -17,9 +17,11 @@ class Merging(Strategy):
     """θ ← θ_before + weight · (θ − θ_before) at the end of an experience, for everything but the head.
 
     weight : null (default) for 1 / (experiences so far), the running mean of what each of them found.
+    Listed first, so that others remember what is merged.
     """
 
     weight: Annotated[float, Field(ge=0, le=1)] | None = None
+    moves_at_end: ClassVar[bool] = True
 
     def begin(self, moment: Moment, params: Params, state: State) -> tuple[Params, State]:
         """Where it comes from is kept."""

@@ -36,9 +36,7 @@ class NearestClassMean(Strategy):
         """Sums and counts of each class."""
         found, one_hots = [], []
         with torch.no_grad():
-            for part in moment.pool.minibatches(
-                moment.pool.stream.train_addresses(moment.experience), ENCODED_TOGETHER
-            ):
+            for part in moment.minibatches(moment.pool.stream.train_addresses(moment.experience), ENCODED_TOGETHER):
                 features = moment.model.features(moment.start, part.batch)
                 assert part.batch.targets is not None
                 one_hot = torch.nn.functional.one_hot(part.batch.targets, moment.model.classes).to(features.dtype)

@@ -11,7 +11,7 @@ from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
 
 from metacl.continual.experience import Stream
-from metacl.continual.lora import pairs
+from metacl.continual.lora import check_factors, pairs
 from metacl.continual.model import Model
 from metacl.continual.moment import Moment
 from metacl.continual.pool import Minibatch
@@ -34,9 +34,8 @@ class OrthogonalLora(Strategy):
 
     def check(self, model: Model, stream: Stream) -> None:
         """LoRA with enough ranks."""
+        check_factors("o_lora", model)
         found = pairs(model.learner.initial)
-        if not found:
-            raise ConfigError("strategies: o_lora needs LoRA. Set learner.adapter, with kind=lora.")
         has = min(len(model.learner.initial[a]) for a, _ in found.values())
         needs = self.rank * len(stream)
         if has < needs:

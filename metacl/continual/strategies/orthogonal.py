@@ -41,7 +41,7 @@ class OrthogonalSubspace(Strategy):
         basis = [state[BASIS]] if BASIS in state else []
         leaves = as_leaves(params)
         chosen = moment.random().sample(addresses, min(self.directions, len(addresses)))
-        for minibatch in moment.pool.minibatches(chosen, 1):
+        for minibatch in moment.minibatches(chosen, 1):
             targets = minibatch.batch.targets
             assert targets is not None
             outputs = moment.model.outputs(leaves, minibatch.batch)

@@ -12,7 +12,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
 from metacl.continual.experience import Stream
-from metacl.continual.model import Model, kl_divergence
+from metacl.continual.model import HEAD_BIAS, HEAD_WEIGHT, Model, kl_divergence
 from metacl.continual.moment import Moment
 from metacl.continual.pool import Minibatch
 from metacl.continual.strategies.base import STRATEGIES, State, Strategy, held, under
@@ -33,8 +33,13 @@ class SelfDistillation(Strategy):
         needs_classes("self_distillation", model)
 
     def begin(self, moment: Moment, params: Params, state: State) -> tuple[Params, State]:
-        """The first teacher is the start."""
-        return params, state or under("teacher", params)
+        """The first teacher is the start; of classes that are new it knows what the model does."""
+        slow = held(state, "teacher") or dict(params)
+        if moment.model.has_own_head and moment.new:
+            for name in (HEAD_WEIGHT, HEAD_BIAS):
+                slow[name] = slow[name].clone()
+                slow[name][moment.new] = params[name][moment.new]
+        return params, under("teacher", slow)
 
     def penalty(
         self, moment: Moment, params: Params, minibatch: Minibatch, outputs: Tensor, state: State

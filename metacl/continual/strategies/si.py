@@ -47,6 +47,8 @@ class SynapticIntelligence(Strategy):
         self, moment: Moment, before: Params, after: Params, task_gradient: Params, rates: Params, state: State
     ) -> tuple[Params, State]:
         """ω of one step more, and the proximal step; what that moves is the penalty's doing and not in ω."""
+        if moment.step == 0:  # other strategies, or a head from class means, may have moved it since `begin`
+            state = {**state, **under("from", before)}
         work = held(state, "work")
         more = {name: work[name] - task_gradient[name] * (after[name] - before[name]) for name in work}
         if self.step == "proximal":

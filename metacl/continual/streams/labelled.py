@@ -77,7 +77,9 @@ class ClassStream(LabelledStream):
 
 @STREAMS.register("domains")
 class DomainStream(LabelledStream):
-    """A domain at each experience; what a label means in two domains is the data's affair.
+    """A domain at each experience.
+
+    A label that two domains have is two classes; for domains that share their classes give `files`, one a domain.
 
     data : with domain_column or domains. order : the domains in the order they come; null for a random one.
     """

@@ -32,6 +32,8 @@ def chosen_methods(names: Sequence[str], steps: Sequence[int], config: RunConfig
     trained = tuple(step for step in steps if step > 0)
     found: list[AdaptationMethod] = []
     for name in METHODS.names() if tuple(names) == ("all",) else dict.fromkeys(names):
+        if name == "pretrained" and not trained and tuple(names) != ("all",):
+            raise ConfigError("--methods pretrained: it takes inner steps. Give --steps with a number above 0.")
         if name == "meta_learned" or (name == "pretrained" and not trained):
             continue
         method = METHODS.build({"name": name, **({"steps": trained} if name == "pretrained" else {})})

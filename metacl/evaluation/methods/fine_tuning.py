@@ -27,7 +27,7 @@ ADAPTERS: dict[str, Any] = {
     "lora": {"kind": "lora", "rank": 8, "alpha": 16},
     "ia3": {"kind": "ia3"},
 }
-"""What is tuned -> the learner's adapter; null for all parameters."""
+"""What is tuned -> the learner's adapter; null for all parameters. It targets what the run's own adapter does."""
 IN_WORDS = {"full": "all parameters", "last_layers": "last layers", "lora": "LoRA", "ia3": "IA3"}
 
 
@@ -49,8 +49,9 @@ class _FromTheTop(ProtoMAML):
 class FineTuning(AdaptationMethod):
     """Adam (Kingma & Ba 2015) on the support loss from the pretrained weights, the head from the class means.
 
-    what : "full" (all parameters), "last_layers" (those of the top `layers`), or through PEFT "lora" or "ia3" on the
-    queries and values of all layers. steps : after how many it is asked.
+    what : "full" (all parameters), "last_layers" (those of the top `layers`, or of as many as there are), or through
+    PEFT "lora" or "ia3" on the modules that the run's own adapter targets, in all layers. steps : after how many it is
+    asked.
     learning_rate : null for that of `learning_rates` which does best on episodes of the validation classes.
     """
 
@@ -100,16 +101,17 @@ class FineTuning(AdaptationMethod):
                 f"--methods fine_tuning: it tunes a transformer, and learner {config.registered_name!r} is none. "
                 f"Leave it out."
             )
-        changed = {"adapter": ADAPTERS[self.what], "padding": "groups", "base_dtype": "float32"}
+        adapter = ADAPTERS[self.what]
+        if adapter is not None and config.adapter is not None:
+            adapter = {**adapter, "targets": config.adapter.targets}
+        changed = {"adapter": adapter, "padding": "groups", "base_dtype": "float32"}
         return json.dumps({**config.to_dict(), **changed}, sort_keys=True, default=str)
 
     def _depth(self, learner: Learner) -> int | None:
         if self.what != "last_layers":
             return None
         depth = 1 + max(_layer(name) or 0 for name in learner.initial)
-        if self.layers > depth:
-            raise ConfigError(f"--methods fine_tuning: {self.layers} last layers asked for, the model has {depth}.")
-        return depth - self.layers
+        return max(depth - self.layers, 0)
 
 
 def _outputs(learner: Learner, bound: Params, examples: Examples) -> Tensor:
