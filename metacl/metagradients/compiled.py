@@ -120,7 +120,7 @@ class BoundFunction:
 
     def outputs(self, parameters: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """The outputs as constants."""
-        return self._compiled.run("outputs", (*_constants(parameters), *self._rest))
+        return _moved(self._compiled.run("outputs", (*_constants(parameters), *self._rest)))
 
     def __call__(
         self, parameters: Sequence[Tensor], share: float, memory: TrajectoryMemory | None = None
@@ -139,13 +139,13 @@ class BoundFunction:
 
     def products(self, parameters: Sequence[Tensor], cotangents: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """The vector-Jacobian product at `parameters`, the forward part computed again."""
-        return self._compiled.run("products", (*_constants(parameters), *self._rest, *cotangents))
+        return _moved(self._compiled.run("products", (*_constants(parameters), *self._rest, *cotangents)))
 
     def keep(self, parameters: Sequence[Tensor], share: float) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """The outputs, and what `finish` needs."""
         results = self._compiled.run("forward", (*_constants(parameters), *self._rest), share)
         count = len(self._compiled.cuts.live)
-        return results[:count], results[count:]
+        return _moved(results[:count]), results[count:]
 
     def constant(self, outputs: Sequence[Tensor]) -> list[Tensor]:
         """Those of the outputs that do not depend on the parameters differentiably."""
@@ -153,7 +153,7 @@ class BoundFunction:
 
     def finish(self, kept: Sequence[Tensor], cotangents: Sequence[Tensor], share: float) -> tuple[Tensor, ...]:
         """The vector-Jacobian product where `keep` was called."""
-        return self._compiled.run("back", (*kept, *cotangents), share)
+        return _moved(self._compiled.run("back", (*kept, *cotangents), share))
 
 
 class _Replayed(torch.autograd.Function):
@@ -212,6 +212,11 @@ def _say_once(text: str) -> None:
 
 def _constants(parameters: Sequence[Tensor]) -> list[Tensor]:
     return [parameter.detach() for parameter in parameters]
+
+
+def _moved(results: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Copies, made when a piece's large tensors are gone: its results would lie in the midst of the next one's room."""
+    return tuple(result.clone() for result in results)
 
 
 def _compile(name: str, graph: fx.GraphModule, arguments: Sequence[Tensor]) -> Piece:

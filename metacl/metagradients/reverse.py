@@ -22,11 +22,12 @@ from metacl.metagradients.base import ESTIMATORS, InnerProblem, MetaGradient, Me
 from metacl.metagradients.compiled_walk import CompiledWalk
 from metacl.metagradients.inner_gradient import TensorLoss, inner_gradient
 
-PART, PARTS = 0.1, 5
+PART, PARTS = 0.1, 4
 """A compiled step can hold a part of its graph: a seventh of the memory saves two fifths of the replay, for narrow
 tensors that took many operations are held and wide ones are computed again. So many parts go into a graph's memory."""
 LAST = 0.3
-"""Of the last step's graph: what its way back does not compute again it need not find room for then."""
+"""Of the last step's graph, where no other is held: what its way back does not compute again it need not find room for
+then, so that this takes no more than the replay of another step does."""
 
 
 @ESTIMATORS.register("reverse")
@@ -36,8 +37,8 @@ class Reverse(MetaGradient):
     allowance : inner graphs that may be alive at a time. "one" (default): every step is replayed and memory does not
     grow with the steps; a number: the graphs of that many last steps are kept and not replayed; "all": nothing is
     replayed, for the time and the memory of `unrolled`. The gradient is the same.
-    Compiled, the same memory goes to parts of the graphs of more last steps, which saves more: of 5 steps for 1 graph;
-    "one" keeps a third of the last step's, which takes hardly more than the replay of another step does.
+    Compiled, the same memory goes to parts of the graphs of more last steps, which saves more: of 4 steps for 1 graph;
+    "one" keeps a third of the last step's, which takes no more than the replay of another step does.
     compile : trace and compile the pieces of the walk. Pays where a run has hundreds of tasks of few shapes
     (learner.padding=packed). A support loss of an objective's own is not compiled.
     """
@@ -82,8 +83,8 @@ class Reverse(MetaGradient):
         graphs = self._graphs(steps)
         if graphs >= steps:
             return 1.0
-        if left == 1:
-            return LAST
+        if not graphs:
+            return LAST if left == 1 else 0.0
         return PART if left <= PARTS * graphs else 0.0
 
 
