@@ -7,6 +7,7 @@ generator to keep, and a run that is stopped and goes on takes the same steps.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 from collections.abc import Sequence
@@ -112,9 +113,17 @@ class ContinualLoop:
         self._rates = training.rates(self.start)
         self._first_answers: dict[int, list[Tensor]] = {}
 
+    def start_fingerprint(self) -> str:
+        """A hash of all that the run begins from but the head, which grows with the stream."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted({**self.model.frozen, **self.start}.items()):
+            if name not in (HEAD_WEIGHT, HEAD_BIAS):
+                digest.update(name.encode() + tensor.detach().cpu().numpy().tobytes())
+        return digest.hexdigest()
+
     def begin(self) -> Standing:
         """Before the first experience, with everything asked once."""
-        record = Record.new(self.stream, self.model.measure, parameter_count(self.start))
+        record = Record.new(self.stream, self.model.measure, parameter_count(self.start), self.start_fingerprint())
         standing = Standing(self.start, tuple({} for _ in self.strategies), record)
         return Standing(standing.params, standing.states, record.with_baseline(self._row(standing, 0)))
 

@@ -13,6 +13,7 @@ class Record:
     """After k of T experiences.
 
     experiences : name, sizes, classes and fingerprint of each. measure : "accuracy", a share, or "nats_per_token".
+    start : a hash of what the run began from, its head excepted.
     rows : R, (k, T): R[k][i] is the measure on experience i's test after learning experience k. None where i was
     appended to the stream only after k.
     baseline : (T,), the same before any training, from the run's start.
@@ -25,6 +26,7 @@ class Record:
     experiences: tuple[dict[str, Any], ...]
     measure: str
     trainable_parameters: int
+    start: str
     baseline: tuple[float, ...] = ()
     rows: tuple[tuple[float | None, ...], ...] = ()
     curves: tuple[dict[str, float], ...] = ()
@@ -36,9 +38,9 @@ class Record:
     test_seconds: tuple[float, ...] = ()
 
     @classmethod
-    def new(cls, stream: Stream, measure: str, trainable_parameters: int) -> Record:
+    def new(cls, stream: Stream, measure: str, trainable_parameters: int, start: str) -> Record:
         """Before anything is measured."""
-        return cls(described(stream), measure, trainable_parameters)
+        return cls(described(stream), measure, trainable_parameters, start)
 
     @classmethod
     def from_dict(cls, tree: dict[str, Any]) -> Record:

@@ -137,12 +137,17 @@ def _resumed(loop: ContinualLoop, checkpoints: Path, notify: Notify) -> Standing
     found = _newest(loop.stream, checkpoints, notify)
     if found is None:
         return None
+    record = Record.from_dict(found.held_out)
+    if record.start != loop.start_fingerprint():
+        raise ConfigError(
+            "start: it is not what this run began from. Restore it, or give another folder (output=…) for a new run."
+        )
     states: list[dict[str, Any]] = [{} for _ in loop.strategies]
     for key, tensor in found.outer_state.items():
         place, name = key.split(":", 1)
         states[int(place)][name] = tensor
     ordered = {name: found.meta[name] for name in loop.start}  # files are sorted by name; sums go in the model's order
-    return loop.extended(Standing(ordered, tuple(states), Record.from_dict(found.held_out)))
+    return loop.extended(Standing(ordered, tuple(states), record))
 
 
 def _check_folder(folder: RunFolder, config: ContinualConfig) -> None:

@@ -191,6 +191,11 @@ def test_starts(config, tmp_path, model):
     assert not found["head.weight"].any()
     api.continual(config("first", experiences=1))
     stored = load_file(tmp_path / "first/seed-0/model/adapter_model.safetensors")
+    write_initialization(tmp_path / "meta", meta_config, learner, {n: 2 * t for n, t in meta.items()}, 0, "card")
+    api.continual(config("other", experiences=1, start=str(tmp_path / "meta"), strategies=[]))
+    write_initialization(tmp_path / "meta", meta_config, learner, meta, 0, "card")
+    with pytest.raises(ConfigError, match="start: it is not what this run began from"):
+        api.continual(config("other", experiences=2, start=str(tmp_path / "meta"), strategies=[]))
     found = started(tmp_path / "first")
     assert all(torch.equal(found["adapter." + name], tensor) for name, tensor in stored.items())
     with pytest.raises(ConfigError, match=r"learner\.adapter"):
