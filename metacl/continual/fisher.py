@@ -4,7 +4,8 @@ For examples x_b with p(c | x) the model's answer and ∇ the gradient in the pa
 
 - exact      1/B Σ_b Σ_c p(c | x_b) (∇ log p(c | x_b))²
 - sampled    1/B Σ_b (∇ log p(c_b | x_b))² with c_b drawn from p(· | x_b): the same on average
-- empirical  1/B Σ_b (∇ log p(y_b | x_b))² with the true label: another quantity, not the Fisher information
+- empirical  1/B Σ_b (∇ log p(y_b | x_b))² with the true label: another quantity, not the Fisher information; of a
+  language model with the mean over a text's tokens in the place of log p
 - batched    mean over minibatches of the squared gradient of the *mean* loss, what Avalanche computes: smaller than
   empirical by about the size of a minibatch where gradients do not agree
 """

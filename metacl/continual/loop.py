@@ -176,7 +176,9 @@ class ContinualLoop:
             row=row,
             curves=curve,
             kl_to_start=self._kl_to_start(answers[: k + 1]),
-            replay_bytes=self.stream.nbytes([address for state in states for address in stored(state)]),
+            replay_bytes=self.stream.nbytes(
+                [*(address for state in states for address in stored(state)), *(a for a in addresses if a[0] != k)]
+            ),
             state_bytes=sum(tensor.nbytes for state in states for tensor in state.values()),
             parameter_norm=float(torch.stack([t.double().square().sum() for t in params.values()]).sum().sqrt()),
             learn_seconds=learned - began,

@@ -21,7 +21,8 @@ def metrics(rows: Matrix, baseline: Sequence[float], higher_is_better: bool = Tr
     rows : (T, T)
         None stands for not measured, and may stand above the diagonal only.
     baseline : (T,)
-        b.
+        b, of the run's own start. Where unseen classes are never answered (scenario "seen", classes one after another)
+        it is 0, and so is the forward transfer.
 
     Returns
     -------

@@ -19,7 +19,8 @@ class Record:
     baseline : (T,), the same before any training, from the run's start.
     curves : for each experience, steps (as text) -> measure on its own test after so many steps of it.
     kl_to_start : nats, mean KL(start ‖ now) over the test examples met so far; None for language models.
-    replay_bytes : of stored inputs. state_bytes : of everything strategies keep beside them.
+    replay_bytes : of inputs of earlier experiences that are stored, or learned from once more.
+    state_bytes : of everything strategies keep beside them.
     parameter_norm : L2, of all that is trained. trainable_parameters : numbers that are trained.
     """
 

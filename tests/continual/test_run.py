@@ -283,13 +283,12 @@ def test_on_the_command_line(config, tmp_path, monkeypatch, capsys):
         (["strategy=[]"], "Did you mean 'strategies'"),
         (["strategies=[rehearsal]"], "unknown strategy 'rehearsal'"),
         (["strategies=[{name: replay, memories: 3}]"], "Did you mean 'memory'"),
-        (["learner={name: causal_lm, model: x}"], "stream: files does not fit"),
+        (["learner={name: causal_lm, model: x}", "start=null"], "stream: files does not fit learner causal_lm"),
+        (["learner={name: seq2seq_lm, model: x}"], "seq2seq_lm does not learn streams yet"),
+        (["stream={name: text_domains, data: {name: domain_text, path: x}}"], "does not fit learner text_classifier"),
         (["scenario=task", "stream.blur=0.1"], "stream.blur"),
         (["seeds=[1, 1]"], "stands there twice"),
     ):
-        if "causal_lm" in overrides[0]:
-            overrides = ["stream={name: text_domains, data: {name: domain_text, path: x}}"]
-            part = "does not fit learner"
         main_exit(["continual", str(path), *overrides], 2)
         assert part in " ".join(capsys.readouterr().err.split())
         assert not (tmp_path / "told").exists()
