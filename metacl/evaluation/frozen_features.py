@@ -7,16 +7,13 @@ do not depend on the texts beside it in a batch, nor on which episode asked firs
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
 from metacl.coordination.worker import Worker
-
-if TYPE_CHECKING:
-    from metacl.evaluation.methods.base import Examples
+from metacl.evaluation.examples import Examples
 
 
 class FrozenFeatures:

@@ -7,7 +7,7 @@ object serves an evaluation and a person's own texts.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -17,8 +17,9 @@ from torch import Tensor
 
 from metacl.coordination.flat import Flat
 from metacl.coordination.worker import Worker
+from metacl.evaluation.examples import Examples
 from metacl.evaluation.frozen_features import FrozenFeatures
-from metacl.learners.base import Batch, Learner, Task
+from metacl.learners.base import Task
 from metacl.registry import Component, Registry
 from metacl.tasks import ArrayEpisode, Episode
 
@@ -32,20 +33,6 @@ class Row:
 
     method: str
     steps: int | None
-
-
-class Examples:
-    """B examples as they were read: texts, or arrays. labels : class positions; None where nobody may know them."""
-
-    def __init__(self, learner: Learner, inputs: Sequence[Any], labels: Sequence[int] | None) -> None:
-        self._learner = learner
-        self.inputs = inputs
-        self.labels = labels
-
-    @cached_property
-    def batch(self) -> Batch:
-        """Encoded by the run's learner, its frozen layers included, when first asked for."""
-        return self._learner.encode(self.inputs, self.labels)
 
 
 Predictor = Callable[[Examples], Tensor]
