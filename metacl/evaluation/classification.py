@@ -1,4 +1,4 @@
-"""How right class predictions are: accuracy, precision, recall, F1, calibration. From counts, in numpy.
+"""How right class predictions are: precision, recall, F1, calibration. From counts, in numpy.
 
 A class that was never predicted has precision 0, one that never occurs recall 0 (scikit-learn's ``zero_division=0``).
 """
@@ -22,11 +22,6 @@ class PrecisionRecallF1:
     f1: float
 
 
-def accuracy(targets: np.ndarray, predicted: np.ndarray) -> float:
-    """Share of B answers that are right."""
-    return float(np.mean(targets == predicted))
-
-
 def confusion(targets: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
     """How often a true class (row) was taken for another (column); (N, N) counts from two (B,) of positions."""
     counts = np.zeros((classes, classes), dtype=np.int64)
@@ -42,11 +37,6 @@ def precision_recall_f1(counts: np.ndarray, average: Average) -> PrecisionRecall
     there = counts.sum(0) + counts.sum(1) > 0
     counts = counts[there][:, there]
     return _averaged(np.diag(counts), counts.sum(0), counts.sum(1), average)
-
-
-def multilabel_f1(targets: np.ndarray, predicted: np.ndarray, average: Average) -> PrecisionRecallF1:
-    """For examples that have any number of labels: two (B, N) of 0 and 1."""
-    return _averaged((targets * predicted).sum(0), predicted.sum(0), targets.sum(0), average)
 
 
 def _averaged(right: np.ndarray, said: np.ndarray, true: np.ndarray, average: Average) -> PrecisionRecallF1:
