@@ -15,7 +15,7 @@ from metacl import api
 from metacl.cli import main
 from metacl.continual.config import continual_config_from_dict, load_continual_config
 from metacl.continual.loop import ContinualLoop
-from metacl.continual.run import make_loop
+from metacl.continual.worker import make_loop
 from metacl.errors import ConfigError, RunInterrupted
 from metacl.initialization import write_initialization
 from tests.small_models import save_family
@@ -100,7 +100,7 @@ def tensor_bytes(path, step):
 def test_stopped_and_resumed_gives_the_same_bytes(config, tmp_path, monkeypatch, where):
     api.continual(config("undisturbed"))
     steps = []
-    step, learn = ContinualLoop._step, ContinualLoop.learn
+    step, fit = ContinualLoop._step, ContinualLoop.fit
 
     def stopping_step(self, *arguments):
         steps.append(1)
@@ -108,13 +108,13 @@ def test_stopped_and_resumed_gives_the_same_bytes(config, tmp_path, monkeypatch,
             os.kill(os.getpid(), signal.SIGTERM)
         return step(self, *arguments)
 
-    def stopping_learn(self, standing):
-        if where == "between" and len(standing.record.rows) == 2:
+    def stopping_fit(self, k, before):
+        if where == "between" and k == 2:
             os.kill(os.getpid(), signal.SIGTERM)
-        return learn(self, standing)
+        return fit(self, k, before)
 
     monkeypatch.setattr(ContinualLoop, "_step", stopping_step)
-    monkeypatch.setattr(ContinualLoop, "learn", stopping_learn)
+    monkeypatch.setattr(ContinualLoop, "fit", stopping_fit)
     with pytest.raises(RunInterrupted, match="The same command continues"):
         api.continual(config("stopped"))
     monkeypatch.undo()
