@@ -370,6 +370,12 @@ class RunConfig(Component):
                 f"{' or '.join(map(str, possible))}. Set workers.zero_stage={possible[-1]}"
                 f"{_estimator_for(stage, self.learner.double_backward)}"
             )
+        adapter = getattr(self.learner, "adapter", None)
+        if adapter is not None and adapter.prompt_tokens and self.workers.executor == "ray" and stage == 3:
+            raise ValueError(
+                "workers.zero_stage: 3, but a prompt comes before the embeddings, which are in shards then. "
+                "Set workers.zero_stage=2, or learner.adapter.kind=lora"
+            )
         self.estimator.check_loop(self.inner)
         self._check_parameters_in_parts()
         return self

@@ -7,7 +7,7 @@ ahead of the inner loop: `FrozenPrefix` knows models with one stack of layers.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -35,6 +35,7 @@ class SequenceToSequenceConfig(TransformerConfig):
     """
 
     completion_after: Annotated[str, StringConstraints(min_length=1)] = "\nAnswer: "
+    takes_prompt: ClassVar[bool] = False
 
     @property
     def classifies(self) -> bool:

@@ -179,7 +179,8 @@ def test_all_methods_but_those_that_do_not_fit(worker):
 
 
 @pytest.mark.parametrize(
-    ("what", "tuned"), [("full", "model."), ("last_layers", "layer.2."), ("lora", "lora_"), ("ia3", "ia3_")]
+    ("what", "tuned"),
+    [("full", "model."), ("last_layers", "layer.2."), ("lora", "lora_"), ("ia3", "ia3_"), ("prompt", "prompt_")],
 )
 def test_fine_tuning_is_torchs_adam(tmp_path, what, tuned):
     config = small_config(save_tiny_bert(tmp_path / "tiny"), tmp_path / "out", inner={"steps": 1})
@@ -195,7 +196,7 @@ def test_fine_tuning_is_torchs_adam(tmp_path, what, tuned):
     means = class_means(learner.features(leaves, support), scene.targets, 3).detach()
     leaves |= {"head.weight": 2 * means, "head.bias": -(means * means).sum(-1)}
     adapting = [tensor.requires_grad_() for name, tensor in leaves.items() if tuned in name or "head." in name]
-    assert len(adapting) > 2
+    assert len(adapting) == 3 if what == "prompt" else len(adapting) > 3
     optimizer = torch.optim.Adam(adapting, lr=1e-2)
     for step in range(1, 4):
         optimizer.zero_grad()
@@ -209,4 +210,5 @@ def test_what_is_tuned_tries_every_value_unless_one_is_given():
     assert [one.c for one in LogisticRegression().candidates()] == [1.0, 10.0, 100.0]
     assert LogisticRegression(c=2.0).candidates() == [LogisticRegression(c=2.0)]
     assert [one.learning_rate for one in FineTuning().candidates()] == [1e-4, 3e-4, 1e-3, 3e-3]
+    assert [one.learning_rate for one in FineTuning(what="prompt").candidates()] == [3e-3, 1e-2, 3e-2, 1e-1]
     assert FineTuning(learning_rate=0.1).candidates() == [FineTuning(learning_rate=0.1)]

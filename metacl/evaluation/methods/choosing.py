@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from metacl.config import RunConfig
 from metacl.errors import ConfigError
 from metacl.evaluation.methods.base import METHODS, AdaptationMethod
-from metacl.evaluation.methods.fine_tuning import FineTuning
+from metacl.evaluation.methods.fine_tuning import ADAPTERS, FineTuning
 from metacl.evaluation.methods.inner_steps import MetaLearned, Pretrained
 from metacl.evaluation.methods.prototypes import FrozenPrototypes
 from metacl.learners.transformer import TransformerConfig
@@ -58,5 +58,5 @@ def _obstacle(method: AdaptationMethod, config: RunConfig) -> str | None:
 def _variants(method: AdaptationMethod) -> list[AdaptationMethod]:
     """Fine-tuning is a row for each thing that can be tuned."""
     if isinstance(method, FineTuning):
-        return [method.model_copy(update={"what": what}) for what in ("full", "last_layers", "lora", "ia3")]
+        return [method.model_copy(update={"what": what}) for what in ADAPTERS]
     return [method]

@@ -26,9 +26,13 @@ ADAPTERS: dict[str, Any] = {
     "last_layers": None,
     "lora": {"kind": "lora", "rank": 8, "alpha": 16},
     "ia3": {"kind": "ia3"},
+    "prompt": {"kind": "prompt", "tokens": 10},
 }
 """What is tuned -> the learner's adapter; null for all parameters. It targets what the run's own adapter does."""
-IN_WORDS = {"full": "all parameters", "last_layers": "last layers", "lora": "LoRA", "ia3": "IA3"}
+IN_WORDS = {"full": "all parameters", "last_layers": "last layers", "lora": "LoRA", "ia3": "IA3", "prompt": "prompt"}
+RATES = (1e-4, 3e-4, 1e-3, 3e-3)
+PROMPT_RATES = (3e-3, 1e-2, 3e-2, 1e-1)
+"""A prompt takes rates some thirty times as high (Lester et al. 2021, sec. 3)."""
 
 
 class _FromTheTop(ProtoMAML):
@@ -50,23 +54,25 @@ class FineTuning(AdaptationMethod):
     """Adam (Kingma & Ba 2015) on the support loss from the pretrained weights, the head from the class means.
 
     what : "full" (all parameters), "last_layers" (those of the top `layers`, or of as many as there are), or through
-    PEFT "lora" or "ia3" on the modules that the run's own adapter targets, in all layers. steps : after how many it is
-    asked.
-    learning_rate : null for that of `learning_rates` which does best on episodes of the validation classes.
+    PEFT "lora" or "ia3" on the modules that the run's own adapter targets, in all layers, or "prompt", ten embeddings
+    before every text. steps : after how many it is asked.
+    learning_rate : null for that of `learning_rates` which does best on episodes of the validation classes; null for
+    four that are usual for what is tuned.
     """
 
-    what: Literal["full", "last_layers", "lora", "ia3"] = "lora"
+    what: Literal["full", "last_layers", "lora", "ia3", "prompt"] = "lora"
     layers: PositiveInt = 2
     steps: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (10,)
     learning_rate: PositiveFloat | None = None
-    learning_rates: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (1e-4, 3e-4, 1e-3, 3e-3)
+    learning_rates: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] | None = None
     needs_features: ClassVar[bool] = True
 
     def candidates(self) -> list[AdaptationMethod]:
         """One a learning rate, if none is given."""
         if self.learning_rate is not None:
             return [self]
-        return [self.model_copy(update={"learning_rate": rate}) for rate in self.learning_rates]
+        rates = self.learning_rates or (PROMPT_RATES if self.what == "prompt" else RATES)
+        return [self.model_copy(update={"learning_rate": rate}) for rate in rates]
 
     def chosen_option(self) -> tuple[str, float] | None:
         """The learning rate."""
