@@ -166,7 +166,9 @@ def evaluate(
     --methods names; accuracy with 95 % intervals and paired differences. Without --data: the unseen classes of its own
     data. Fine-tuning takes the learning rate that does best on episodes of the validation classes; full fine-tuning
     takes seconds an episode.
-    A language model: perplexity on held-out domains or texts, from the pretrained and the meta-learned start.
+    A language model: perplexity on held-out domains or texts, from the pretrained and the meta-learned start; with
+    --data of classes: accuracy, a class being as likely as its name is after the text (--methods zero_shot_prompt,
+    in_context).
     """
     from metacl import api
     from metacl.config import Evaluation, config_from_dict, config_to_yaml
@@ -180,9 +182,10 @@ def evaluate(
         raise ConfigError(f"--json {json_file}: the folder {json_file.parent} does not exist.")
     stored = read_initialization(source / "init" if (source / "init" / "adaptation.json").exists() else source)
     tree = _to_evaluate(stored.config.to_dict(), groups)
-    if not stored.config.learner.classifies:
+    shape = stored.config.episodes
+    tells_apart = stored.config.data.classes and (ways or shape.ways) > 1
+    if not stored.config.learner.classifies and data is None and not tells_apart:
         given = {
-            "--data": data,
             "--class-split": class_split,
             "--ways": ways,
             "--methods": methods,
@@ -193,13 +196,18 @@ def evaluate(
         named = [option for option, value in given.items() if value is not None]
         if named:
             raise ConfigError(
-                f"{named[0]}: a language model is measured by its perplexity on the held-out part of its own data."
+                f"{named[0]}: without --data a language model is measured by its perplexity on the held-out part of "
+                f"its own data. Name data with classes, too, for its accuracy."
             )
         stored = replace(stored, config=config_from_dict(tree, origin=str(source)))
         results = []
         for shot in _numbers("--shots", shots, 1) if shots else [stored.config.episodes.shots]:
-            shape = EpisodeShape(ways=1, shots=shot, queries=queries)
-            asked = Evaluation(shape=shape, episodes=episodes, steps=tuple(_numbers("--steps", steps, 0)), seed=seed)
+            asked = Evaluation(
+                shape=EpisodeShape(ways=1, shots=shot, queries=queries),
+                episodes=episodes,
+                steps=tuple(_numbers("--steps", steps, 0)),
+                seed=seed,
+            )
             results.append(api.evaluate_perplexity(stored, asked))
             perplexity_table(results[-1], out)
         _write_results(json_file, results)
@@ -212,7 +220,8 @@ def evaluate(
         if tree["data"].get("path") is not None:
             raise ConfigError("--class-split is of a bundled data set; all classes of a file are evaluated.")
         tree["data"]["class_split"] = class_split
-    shape = stored.config.episodes
+    if (ways or shape.ways) < 2:
+        raise ConfigError("--ways: missing; this run's own episodes have one class. Give --ways 5, for example.")
     compared = None if methods is None else [name.strip() for name in methods.split(",")]
     configs = []
     for shot in _numbers("--shots", shots, 1) if shots else [shape.shots]:

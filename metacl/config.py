@@ -320,10 +320,16 @@ class RunConfig(Component):
                 f"evaluation: it counts right answers, and data {self.data.registered_name!r} has no classes. "
                 f"Set evaluation=null{texts if self.data.gives == 'text' else ''}"
             )
-        if self.evaluation and self.objective.fixed_ways and self.evaluation.shape.ways != self.episodes.ways:
+        has_head = self.objective.fixed_ways and self.learner.classifies
+        if self.evaluation and has_head and self.evaluation.shape.ways != self.episodes.ways:
             raise ValueError(
                 f"evaluation.shape.ways: {self.evaluation.shape.ways}, but {self.objective.registered_name} learns a "
                 f"head for episodes.ways = {self.episodes.ways}. Make them equal, or set objective=proto_maml"
+            )
+        if self.evaluation and not self.learner.classifies and self.evaluation.shape.ways < 2:
+            raise ValueError(
+                "evaluation.shape.ways: 1, but one class leaves nothing to tell apart. Set it to 2 or more, or leave "
+                "evaluation out; metacl evaluate RUN measures perplexity"
             )
         if self.workers.gradient_shards > 1 and not self.outer.aggregator.by_coordinates:
             raise ValueError(
@@ -335,11 +341,6 @@ class RunConfig(Component):
             raise ValueError(
                 f"estimator {self.estimator.registered_name!r} does not see what objective "
                 f"{self.objective.registered_name!r} asks on the way. Set estimator=reverse or estimator=first_order"
-            )
-        if self.evaluation and not self.learner.classifies:
-            raise ValueError(
-                f"evaluation: it measures accuracy, and learner {self.learner.registered_name!r} tells no classes "
-                f"apart. Leave it out; metacl evaluate RUN measures perplexity"
             )
         if self.estimator.needs_double_backward and not self.learner.double_backward:
             raise ValueError(

@@ -13,6 +13,7 @@ from metacl.evaluation.methods.base import (
 )
 from metacl.evaluation.methods.choosing import chosen_methods, default_methods
 from metacl.evaluation.methods.fine_tuning import FineTuning
+from metacl.evaluation.methods.in_context import InContext, ZeroShotPrompt
 from metacl.evaluation.methods.inner_steps import InnerSteps, MetaLearned, Pretrained
 from metacl.evaluation.methods.label_names import LabelNames
 from metacl.evaluation.methods.logistic_regression import LogisticRegression
@@ -28,6 +29,7 @@ __all__ = [
     "Examples",
     "FineTuning",
     "FrozenPrototypes",
+    "InContext",
     "InnerSteps",
     "LabelNames",
     "LogisticRegression",
@@ -37,6 +39,7 @@ __all__ = [
     "Pretrained",
     "Row",
     "Scene",
+    "ZeroShotPrompt",
     "chosen_methods",
     "default_methods",
 ]

@@ -19,7 +19,8 @@ from metacl.coordination.flat import Flat
 from metacl.coordination.worker import Worker
 from metacl.evaluation.examples import Examples
 from metacl.evaluation.frozen_features import FrozenFeatures
-from metacl.learners.base import Task
+from metacl.learners.base import Params, Task
+from metacl.learners.label_words import LabelWords
 from metacl.registry import Component, Registry
 from metacl.tasks import ArrayEpisode, Episode
 
@@ -75,8 +76,22 @@ class Scene:
 
     @cached_property
     def task(self) -> Task:
-        """The episode encoded by the run's learner, when first asked for; the query without targets."""
+        """The episode encoded by the run's learner, when first asked for; the query without targets.
+
+        A language model reads a text with its label, so of the query, whose labels nobody knows, it reads nothing.
+        """
+        learner = self.worker.learner
+        if isinstance(learner, LabelWords):
+            shown = learner.encode(learner.labelled(self.support.inputs, self.targets.tolist(), self.class_names), None)
+            return Task(self.ways, shown, shown, self.address)
         return Task(self.ways, self.support.batch, self.query.batch, self.address)
+
+    def outputs(self, bound: Params, examples: Examples) -> Tensor:
+        """Scores (B, N) that the run's learner gives with these parameters."""
+        learner = self.worker.learner
+        if isinstance(learner, LabelWords):
+            return learner.class_scores(bound, examples.inputs, self.class_names)
+        return self.worker.config.objective.outputs(learner, bound, examples.batch)
 
     @property
     def targets(self) -> Tensor:
@@ -91,6 +106,10 @@ class AdaptationMethod(Component):
     """Whether it needs a learner that gives feature vectors."""
     needs_class_names: ClassVar[bool] = False
     """Whether it needs classes with names."""
+    needs_language_model: ClassVar[bool] = False
+    """Whether it asks a language model."""
+    fills_prompts: ClassVar[bool] = False
+    """Whether it writes examples into the prompt of a causal language model."""
     reads_batches: ClassVar[bool] = False
     """Whether it reads the scene's task, which costs a pass through the frozen layers."""
 

@@ -10,6 +10,7 @@ from metacl.evaluation.methods.base import METHODS, AdaptationMethod
 from metacl.evaluation.methods.fine_tuning import ADAPTERS, FineTuning
 from metacl.evaluation.methods.inner_steps import MetaLearned, Pretrained
 from metacl.evaluation.methods.prototypes import FrozenPrototypes
+from metacl.learners import CausalLanguageModelConfig
 from metacl.learners.transformer import TransformerConfig
 
 
@@ -50,6 +51,12 @@ def _obstacle(method: AdaptationMethod, config: RunConfig) -> str | None:
         return f"it reads feature vectors, and learner {config.learner.registered_name!r} gives none."
     if method.needs_class_names and config.data.gives != "text":
         return f"it reads the names of classes, and data {config.data.registered_name!r} has none."
+    if method.needs_language_model and config.learner.classifies:
+        return f"it asks a language model, and learner {config.learner.registered_name!r} is none."
+    if method.fills_prompts and not isinstance(config.learner, CausalLanguageModelConfig):
+        return (
+            f"it fills the prompt of a causal_lm, and learner {config.learner.registered_name!r} is none."
+        )
     if isinstance(method, FineTuning) and not isinstance(config.learner, TransformerConfig):
         return f"it tunes a transformer, and learner {config.learner.registered_name!r} is none."
     return None

@@ -9,16 +9,13 @@ from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field, NonNegativeInt
-from torch import Tensor
 
 from metacl.coordination.flat import Flat
-from metacl.coordination.worker import Worker
 from metacl.evaluation.methods.base import (
     META_LEARNED,
     METHODS,
     PRETRAINED,
     AdaptationMethod,
-    Examples,
     Predictor,
     Row,
     Scene,
@@ -63,11 +60,7 @@ class InnerSteps(AdaptationMethod):
             if step in self.steps:
                 with torch.no_grad():
                     bound = config.objective.bind(state.theta, params)
-                yield Row(self.label, step), partial(_outputs, scene.worker, bound)
-
-
-def _outputs(worker: Worker, bound: Params, examples: Examples) -> Tensor:
-    return worker.config.objective.outputs(worker.learner, bound, examples.batch)
+                yield Row(self.label, step), partial(scene.outputs, bound)
 
 
 @METHODS.register("meta_learned")
