@@ -46,6 +46,7 @@ from metacl.evaluation import (
 )
 from metacl.evaluation import evaluate as run_evaluation
 from metacl.evaluation.methods import META_LEARNED, PRETRAINED
+from metacl.evaluation.methods.choosing import Options
 from metacl.initialization import StoredInitialization, read_initialization, write_initialization
 from metacl.initialization.card import model_card
 from metacl.learners.base import Learner, Params, parameter_count, use_threads
@@ -147,6 +148,7 @@ def evaluate(
     config: RunConfig,
     progress: EvaluationProgress | None = None,
     methods: Sequence[str] | None = None,
+    options: Options | None = None,
 ) -> dict[str, Any]:
     """Measure an initialization by ``config.evaluation`` on ``config.data``.
 
@@ -159,6 +161,8 @@ def evaluate(
     methods : list of str
         Names of what it is compared with (``metacl list``), or ["all"]; default: frozen prototypes and the same inner
         loop from the pretrained model.
+    options : dict
+        Options of methods by the method's name: {"fine_tuning": {"steps": [10, 100]}}.
 
     Returns
     -------
@@ -172,7 +176,7 @@ def evaluate(
     if config.parameters_in_parts:
         raise _sent_whole()
     check_data(config, training=False)
-    compared = None if methods is None else compared_methods(methods, config, progress.note)
+    compared = None if methods is None else compared_methods(methods, config, progress.note, options)
     with _measuring(config, progress) as executor:
         meta = FlatLayout.of(stored.meta).flatten(stored.meta)
         return _measure(config, config.evaluation, executor, meta, progress, compared)
@@ -198,7 +202,9 @@ def _validation(evaluation: Evaluation) -> Evaluation:
     return evaluation.model_copy(update={"split": "valid", "episodes": VALIDATION_EPISODES})
 
 
-def compared_methods(names: Sequence[str], config: RunConfig, notify: Callable[[str], None]) -> list[AdaptationMethod]:
+def compared_methods(
+    names: Sequence[str], config: RunConfig, notify: Callable[[str], None], options: Options | None = None
+) -> list[AdaptationMethod]:
     """What an initialization is compared with, by names or ["all"], each of which can be run.
 
     Raises
@@ -207,7 +213,7 @@ def compared_methods(names: Sequence[str], config: RunConfig, notify: Callable[[
         One that is named cannot; of "all" it is left out, with a note where the data stands in its way.
     """
     assert config.evaluation is not None, "checked before"
-    methods = chosen_methods(names, config.evaluation.steps, config)
+    methods = chosen_methods(names, config.evaluation.steps, config, options)
     tuned = [method for method in methods if len(method.candidates()) > 1]
     if not tuned:
         return methods

@@ -157,6 +157,10 @@ def evaluate(
     methods: Annotated[
         str | None, typer.Option(help="What it is compared with: names (metacl list) with commas between, or all.")
     ] = None,
+    method_option: Annotated[
+        list[str] | None,
+        typer.Option(help="METHOD.OPTION=VALUE, may be given several times: fine_tuning.steps=[10,100]"),
+    ] = None,
     report: Annotated[Path | None, typer.Option(help="Folder for the report (HTML), its figure, JSON and CSV.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the results there.")] = None,
 ) -> None:
@@ -189,6 +193,7 @@ def evaluate(
             "--class-split": class_split,
             "--ways": ways,
             "--methods": methods,
+            "--method-option": method_option,
             "--report": report,
             "--text-column": text_column,
             "--label-column": label_column,
@@ -223,6 +228,9 @@ def evaluate(
     if (ways or shape.ways) < 2:
         raise ConfigError("--ways: missing; this run's own episodes have one class. Give --ways 5, for example.")
     compared = None if methods is None else [name.strip() for name in methods.split(",")]
+    if method_option and compared is None:
+        raise ConfigError("--method-option: it is for the methods that --methods names. Give --methods, too.")
+    options = _method_options(method_option or [])
     configs = []
     for shot in _numbers("--shots", shots, 1) if shots else [shape.shots]:
         tree["evaluation"] = {
@@ -234,16 +242,32 @@ def evaluate(
         configs.append(config_from_dict(tree, origin=str(source)))
         api.check_data(configs[-1], training=False)
         if compared is not None:
-            api.compared_methods(compared, configs[-1], lambda text: None)
+            api.compared_methods(compared, configs[-1], lambda text: None, options)
     results = []
     for config in configs:
         with RichProgress(out) as progress:
-            results.append(api.evaluate(stored, config, progress, compared))
+            results.append(api.evaluate(stored, config, progress, compared, options))
         closing_table(results[-1], out)
         if report is not None:
             page = write_evaluation(report, results[-1], config_to_yaml(config))
             out.print(f"report          {page}", soft_wrap=True)
     _write_results(json_file, results)
+
+
+def _method_options(given: list[str]) -> dict[str, dict[str, Any]]:
+    import yaml
+
+    options: dict[str, dict[str, Any]] = {}
+    for text in given:
+        key, separator, value = text.partition("=")
+        method, dot, option = key.partition(".")
+        if not (separator and dot and method and option):
+            raise ConfigError(f"--method-option {text!r}: expected METHOD.OPTION=VALUE: fine_tuning.steps=[10,100].")
+        try:
+            options.setdefault(method, {})[option] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise ConfigError(f"--method-option {text!r}: the value is not YAML; quote it.") from None
+    return options
 
 
 def _write_results(path: Path | None, results: list[dict[str, Any]]) -> None:

@@ -67,7 +67,8 @@ class CompareMethods(Work[tuple[EpisodeScore, ...]]):
         labels = episode.query_labels if isinstance(episode, Episode) else episode.query[1].tolist()
         scene, targets = Scene(worker, meta, episode), tuple(labels)
         # What all methods share is no method's time, whoever asks first.
-        if any(method.needs_features for method in self.methods):
+        reads = any(method.needs_features or method.reads_features for method in self.methods)
+        if reads and worker.config.learner.has_features:
             scene.frozen.of(scene.support)
         if any(method.reads_batches for method in self.methods):
             _ = scene.task

@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.metrics.pairwise import cosine_similarity
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from metacl.cli import main
 from metacl.config import config_from_dict
 from metacl.coordination.worker import Worker
 from metacl.errors import ConfigError
-from metacl.evaluation.methods import InContext, MetaLearned, Row, Scene, ZeroShotPrompt, chosen_methods
+from metacl.evaluation.methods import InContext, MetaLearned, Retrieval, Row, Scene, ZeroShotPrompt, chosen_methods
 from metacl.evaluation.methods.in_context import in_turn
 from metacl.learners.base import Batch
 from metacl.tasks import EpisodeShape, TaskAddress
@@ -101,6 +103,26 @@ def test_the_examples_stand_before_the_question_class_by_class_in_turn(made, sce
     )
 
 
+def test_the_nearest_examples_stand_last_after_the_documents(made, scene, tmp_path):
+    names, texts = in_words(scene), list(scene.support.inputs)
+    documents = ["a gale is a wind", "soup is hot", "moss is green"]
+    (tmp_path / "notes.txt").write_text("\n".join(documents))
+    tf_idf = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5)).fit([*texts, *documents])
+
+    def nearest(asked, among, count):
+        order = np.argsort(-cosine_similarity(tf_idf.transform([asked]), tf_idf.transform(among))[0], kind="stable")
+        return [among[place] for place in order[:count]][::-1]
+
+    label_of = dict(zip(texts, scene.support.labels, strict=True))
+    asked = []
+    for text in scene.query.inputs:
+        shown = [f"{one}\nLabel: {names[label_of[one]]}" for one in nearest(text, texts, 2)]
+        asked.append("\n\n".join([*nearest(text, documents, 1), *shown, f"{text}\nLabel: "]))
+    expected = likelihoods(made[1], asked, names)
+    method = Retrieval(neighbours=2, fetched=1, documents=tmp_path / "notes.txt")
+    np.testing.assert_allclose(only(method, scene), expected - expected.max(1, keepdims=True), rtol=1e-4, atol=1e-4)
+
+
 def test_what_does_not_fit_is_left_out_from_the_front(made, scene):
     learner = scene.worker.learner
     names = in_words(scene)
@@ -146,7 +168,7 @@ def test_inner_steps_are_sgd_on_the_labelled_texts(scene):
 def test_which_methods_a_language_model_is_compared_with(made):
     config = config_from_dict(made[2])
     rows = {row.method for method in chosen_methods(["all"], (0, 1), config) for row in method.rows()}
-    assert rows == {"zero-shot prompt", "in-context examples", "pretrained", "meta-learned"}
+    assert rows == {"zero-shot prompt", "in-context examples", "retrieval, support", "pretrained", "meta-learned"}
     with pytest.raises(ConfigError, match="--methods frozen_prototypes: it reads feature vectors, and learner 'causal"):
         chosen_methods(["frozen_prototypes"], (0,), config)
     tree = {**made[2], "learner": {"name": "text_classifier"}, "objective": "proto_maml"}

@@ -7,7 +7,7 @@ import torch
 from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression as Sklearn
 from sklearn.metrics.pairwise import cosine_similarity
-from sklearn.neighbors import NearestCentroid
+from sklearn.neighbors import KNeighborsClassifier, NearestCentroid, NearestNeighbors
 from sklearn.preprocessing import normalize
 
 from metacl.config import LEARNERS
@@ -23,6 +23,7 @@ from metacl.evaluation.methods import (
     MetaLearned,
     NearestNeighbour,
     Pretrained,
+    Retrieval,
     Row,
     Scene,
     chosen_methods,
@@ -87,6 +88,40 @@ def test_nearest_neighbour_is_that_of_faiss(worker):
     _, nearest = index.search(normalize(asked), 1)
     found = only(NearestNeighbour(), scene, query)
     np.testing.assert_array_equal(found.argmax(-1), targets[nearest[:, 0]])
+
+
+def test_retrieval_votes_as_scikit_learns_neighbours_do(worker):
+    scene, query = scene_of(worker)
+    support, asked, targets = arrays(worker, scene, query)
+    near = KNeighborsClassifier(4, metric="cosine", weights=lambda distance: np.exp(-distance / 0.1))
+    expected = near.fit(support, targets).predict_proba(asked)
+    found = softmax(only(Retrieval(neighbours=4), scene, query), axis=1)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_documents_move_features_towards_the_nearest_of_them(worker, tmp_path):
+    scene, query = scene_of(worker)
+    support, asked, targets = arrays(worker, scene, query)
+    texts = [f"document {place}" for place in range(9)]
+    (tmp_path / "notes.txt").write_text("\n".join(texts))
+    known = normalize(worker.learner.features(worker.initial, worker.learner.encode(texts, None)).detach())
+
+    def moved(features):
+        nearest = NearestNeighbors(n_neighbors=3, metric="cosine").fit(known).kneighbors(features)[1]
+        return 0.7 * normalize(features) + 0.3 * known[nearest].mean(1)
+
+    near = KNeighborsClassifier(5, metric="cosine", weights=lambda distance: np.exp(-distance / 0.1))
+    expected = near.fit(moved(support), targets).predict_proba(moved(asked))
+    found = softmax(only(Retrieval(documents=tmp_path / "notes.txt"), scene, query), axis=1)
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
+
+
+def test_without_faiss_retrieval_says_how_to_get_it(worker, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"--methods retrieval: it needs faiss, .* pip install faiss-cpu"):
+        chosen_methods(["retrieval"], (0,), worker.config)
+    rows = [row.method for method in chosen_methods(["all"], (0,), worker.config) for row in method.rows()]
+    assert "nearest neighbour" in rows and not any("retrieval" in row for row in rows)
 
 
 def test_label_names_never_read_the_support(worker):
@@ -171,6 +206,7 @@ def test_all_methods_but_those_that_do_not_fit(worker):
         "meta-learned",
         "nearest neighbour",
         "pretrained",
+        "retrieval, support",
     ]
     with pytest.raises(ConfigError, match="--methods fine_tuning: it tunes a transformer"):
         chosen_methods(["fine_tuning"], (0,), worker.config)

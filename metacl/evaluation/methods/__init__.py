@@ -19,6 +19,7 @@ from metacl.evaluation.methods.label_names import LabelNames
 from metacl.evaluation.methods.logistic_regression import LogisticRegression
 from metacl.evaluation.methods.nearest_neighbour import NearestNeighbour
 from metacl.evaluation.methods.prototypes import FrozenPrototypes
+from metacl.evaluation.methods.retrieval import Retrieval
 
 __all__ = [
     "FROZEN",
@@ -37,6 +38,7 @@ __all__ = [
     "NearestNeighbour",
     "Predictor",
     "Pretrained",
+    "Retrieval",
     "Row",
     "Scene",
     "ZeroShotPrompt",

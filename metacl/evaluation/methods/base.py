@@ -15,10 +15,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from metacl.config import RunConfig
 from metacl.coordination.flat import Flat
 from metacl.coordination.worker import Worker
 from metacl.evaluation.examples import Examples
 from metacl.evaluation.frozen_features import FrozenFeatures
+from metacl.learners import CausalLanguageModelConfig
 from metacl.learners.base import Params, Task
 from metacl.learners.label_words import LabelWords
 from metacl.registry import Component, Registry
@@ -104,6 +106,8 @@ class AdaptationMethod(Component):
 
     needs_features: ClassVar[bool] = False
     """Whether it needs a learner that gives feature vectors."""
+    reads_features: ClassVar[bool] = False
+    """Whether it reads pretrained feature vectors where the learner gives some."""
     needs_class_names: ClassVar[bool] = False
     """Whether it needs classes with names."""
     needs_language_model: ClassVar[bool] = False
@@ -119,6 +123,19 @@ class AdaptationMethod(Component):
 
     def chosen_option(self) -> tuple[str, float] | None:
         """The option that its `candidates` differ in, and its value here. Default: none."""
+        return None
+
+    def obstacle(self, config: RunConfig) -> str | None:
+        """Why it cannot be run here, as a sentence; None if it can. Default: what it needs is not there."""
+        learner, data = config.learner, config.data
+        if self.needs_features and not learner.has_features:
+            return f"it reads feature vectors, and learner {learner.registered_name!r} gives none."
+        if self.needs_class_names and data.gives != "text":
+            return f"it reads the names of classes, and data {data.registered_name!r} has none."
+        if self.needs_language_model and learner.classifies:
+            return f"it asks a language model, and learner {learner.registered_name!r} is none."
+        if self.fills_prompts and not isinstance(learner, CausalLanguageModelConfig):
+            return f"it fills the prompt of a causal_lm, and learner {learner.registered_name!r} is none."
         return None
 
     @abstractmethod

@@ -13,8 +13,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from metacl.adaptation import InnerLoop
-from metacl.config import LEARNERS
-from metacl.errors import ConfigError
+from metacl.config import LEARNERS, RunConfig
 from metacl.evaluation.methods.base import METHODS, AdaptationMethod, Examples, Predictor, Row, Scene
 from metacl.learners.base import CPU, HEAD, Learner, Params, Task
 from metacl.learners.transformer import TransformerConfig
@@ -78,6 +77,12 @@ class FineTuning(AdaptationMethod):
         """The learning rate."""
         return None if self.learning_rate is None else ("learning rate", self.learning_rate)
 
+    def obstacle(self, config: RunConfig) -> str | None:
+        """It needs a transformer."""
+        if not isinstance(config.learner, TransformerConfig):
+            return f"it tunes a transformer, and learner {config.learner.registered_name!r} is none."
+        return super().obstacle(config)
+
     def rows(self) -> list[Row]:
         """One a number of steps."""
         return [Row(f"fine-tuning, {IN_WORDS[self.what]}", step) for step in sorted(set(self.steps))]
@@ -102,11 +107,7 @@ class FineTuning(AdaptationMethod):
 
     def _learner_config(self, scene: Scene) -> str:
         config = scene.worker.config.learner
-        if not isinstance(config, TransformerConfig):
-            raise ConfigError(
-                f"--methods fine_tuning: it tunes a transformer, and learner {config.registered_name!r} is none. "
-                f"Leave it out."
-            )
+        assert isinstance(config, TransformerConfig), "checked before"
         adapter = ADAPTERS[self.what]
         if adapter is not None and config.adapter is not None:
             adapter = {**adapter, "targets": config.adapter.targets}
