@@ -12,9 +12,10 @@ from metacl.evaluation.methods.base import (
     Scene,
 )
 from metacl.evaluation.methods.choosing import chosen_methods, default_methods
+from metacl.evaluation.methods.experts import Experts
 from metacl.evaluation.methods.fine_tuning import FineTuning
 from metacl.evaluation.methods.in_context import InContext, ZeroShotPrompt
-from metacl.evaluation.methods.inner_steps import InnerSteps, MetaLearned, Pretrained
+from metacl.evaluation.methods.inner_steps import InnerSteps, MetaLearned, OtherStarts, Pretrained
 from metacl.evaluation.methods.label_names import LabelNames
 from metacl.evaluation.methods.logistic_regression import LogisticRegression
 from metacl.evaluation.methods.nearest_neighbour import NearestNeighbour
@@ -28,6 +29,7 @@ __all__ = [
     "PRETRAINED",
     "AdaptationMethod",
     "Examples",
+    "Experts",
     "FineTuning",
     "FrozenPrototypes",
     "InContext",
@@ -36,6 +38,7 @@ __all__ = [
     "LogisticRegression",
     "MetaLearned",
     "NearestNeighbour",
+    "OtherStarts",
     "Predictor",
     "Pretrained",
     "Retrieval",

@@ -23,6 +23,7 @@ from metacl.evaluation.frozen_features import FrozenFeatures
 from metacl.learners import CausalLanguageModelConfig
 from metacl.learners.base import Params, Task
 from metacl.learners.label_words import LabelWords
+from metacl.objectives import MetaObjective
 from metacl.registry import Component, Registry
 from metacl.tasks import ArrayEpisode, Episode
 
@@ -88,12 +89,12 @@ class Scene:
             return Task(self.ways, shown, shown, self.address)
         return Task(self.ways, self.support.batch, self.query.batch, self.address)
 
-    def outputs(self, bound: Params, examples: Examples) -> Tensor:
-        """Scores (B, N) that the run's learner gives with these parameters."""
+    def outputs(self, objective: MetaObjective, bound: Params, examples: Examples) -> Tensor:
+        """Scores (B, N) that the run's learner gives with these parameters of an objective."""
         learner = self.worker.learner
         if isinstance(learner, LabelWords):
             return learner.class_scores(bound, examples.inputs, self.class_names)
-        return self.worker.config.objective.outputs(learner, bound, examples.batch)
+        return objective.outputs(learner, bound, examples.batch)
 
     @property
     def targets(self) -> Tensor:
