@@ -13,8 +13,9 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from metacl.adaptation import InnerLoop
-from metacl.config import LEARNERS, RunConfig
+from metacl.config import RunConfig
 from metacl.evaluation.methods.base import METHODS, AdaptationMethod, Examples, Predictor, Row, Scene
+from metacl.learners import LEARNERS
 from metacl.learners.base import CPU, HEAD, Learner, Params, Task
 from metacl.learners.transformer import TransformerConfig
 from metacl.metagradients import plain_gradient, trajectory
