@@ -53,6 +53,7 @@ from metacl.learners.base import Learner, Params, parameter_count, use_threads
 from metacl.reporting import QuietProgress, write_report
 from metacl.reporting.continual import heat_map, mean_curve
 from metacl.tasks import TaskAddress
+from metacl.tasks.labelled_text import LabelledText
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ def _train(config: RunConfig, progress: EvaluationProgress, resume: Resume) -> R
         learned = parameter_count(trained.meta)  # which may be in processes that end with the executor
         try:
             with signals.abandonable():
-                results = _measure(config, config.evaluation, executor, trained.broadcast, progress)
+                results, _ = _measure(config, config.evaluation, executor, trained.broadcast, progress)
         except StopRequested:
             raise RunInterrupted(
                 f"training is complete ({folder.initialization}), the evaluation was stopped. "
@@ -170,7 +171,71 @@ def evaluate(
         What results.json holds: protocol, rows (accuracy, interval, other metrics, paired differences, seconds),
         confusions and example episodes of the best meta-learned row, cost.
     """
+    return _evaluated(stored, config, progress or QuietProgress(), methods, options)[0]
+
+
+def evaluate_on_splits(
+    parts: Sequence[tuple[StoredInitialization, RunConfig]],
+    progress: EvaluationProgress | None = None,
+    methods: Sequence[str] | None = None,
+    options: Options | None = None,
+) -> dict[str, Any]:
+    """Measure on several class splits of a bundled data set, each by its own initialization or all by the same.
+
+    Parameters
+    ----------
+    parts : list of (StoredInitialization, RunConfig)
+        For each class split, as `evaluate` takes them; the same shape and number of episodes in all.
+    methods, options : as of `evaluate`
+
+    Returns
+    -------
+    dict
+        As of `evaluate`, over the episodes of all splits; each row with the spread of the splits' accuracies, and
+        ``by_split`` with every split's own rows.
+    """
     progress = progress or QuietProgress()
+    found = [_evaluated(stored, config, progress, methods, options) for stored, config in parts]
+    splits = [_class_split(config) for _, config in parts]
+    each = [results for results, _ in found]
+    datasets = ", ".join(dict.fromkeys(name for name, _ in splits))
+    named = [split for _, split in splits]
+    confusions = [one for results in each for one in results["confusions"]]
+    return {
+        **each[0],
+        "run": ", ".join(dict.fromkeys(results["run"] for results in each)),
+        "protocol": {
+            **each[0]["protocol"],
+            "data": f"{datasets}, published class splits {', '.join(named)}",
+            "splits": named,
+            "interval": "95 %, Student's t over the episodes of all splits; differences are paired by episode",
+        },
+        "rows": as_dict(table(*(scores for _, scores in found))),
+        "confusions": sorted(confusions, key=lambda one: -one["times"] / one["of"])[:10],
+        "chosen": [
+            {**one, "method": f"{one['method']} (split {split})"}
+            for results, split in zip(each, named, strict=True)
+            for one in results["chosen"]
+        ],
+        "cost": {**each[0]["cost"], "evaluation_seconds": sum(one["cost"]["evaluation_seconds"] for one in each)},
+        "by_split": [
+            {"split": split, "run": one["run"], "rows": one["rows"]} for split, one in zip(named, each, strict=True)
+        ],
+    }
+
+
+def _class_split(config: RunConfig) -> tuple[str, str]:
+    assert isinstance(config.data, LabelledText) and config.data.dataset is not None, "of a bundled data set"
+    return config.data.dataset, config.data.class_split
+
+
+def _evaluated(
+    stored: StoredInitialization,
+    config: RunConfig,
+    progress: EvaluationProgress,
+    methods: Sequence[str] | None,
+    options: Options | None,
+) -> tuple[dict[str, Any], Scores]:
     if config.evaluation is None:
         raise ConfigError("evaluation: missing; say ways, shots, queries and episodes.")
     if config.parameters_in_parts:
@@ -382,7 +447,7 @@ def _measure(
     meta: Meta,
     progress: EvaluationProgress,
     methods: Sequence[AdaptationMethod] | None = None,
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], Scores]:
     started = time.perf_counter()
     compared = methods or default_methods(evaluation.steps, config.learner.has_features)
     if any(len(method.candidates()) > 1 for method in compared):
@@ -394,7 +459,7 @@ def _measure(
     )
     scores = run_evaluation(executor, meta, [one.method for one in chosen], evaluation, progress.evaluation_progress)
     rows = table(scores)
-    return {
+    results = {
         "run": config.name,
         "metacl": metacl.__version__,
         "protocol": {
@@ -411,6 +476,7 @@ def _measure(
         "chosen": [one.as_dict() for one in chosen if one.accuracies],
         "cost": {"evaluation_seconds": time.perf_counter() - started, "groups": config.workers.groups},
     }
+    return results, scores
 
 
 def _answers(config: RunConfig, evaluation: Evaluation, scores: Scores, rows: Sequence[RowResult]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from metacl.evaluation.answers import example_episodes, worst_confusions
 from metacl.evaluation.few_shot import EpisodeScore, RowResult, Scores, as_dict, evaluate, table
 from metacl.evaluation.methods import METHODS, AdaptationMethod, Row, chosen_methods, default_methods
 from metacl.evaluation.perplexity import PerplexityRow, log_perplexities, perplexity_rows
+from metacl.evaluation.protocols import PROTOCOLS, Protocol, Setting, named_protocol, on_class_splits
 from metacl.evaluation.statistics import (
     Difference,
     Estimate,
@@ -16,15 +17,18 @@ from metacl.evaluation.tuning import Chosen, choose
 
 __all__ = [
     "METHODS",
+    "PROTOCOLS",
     "AdaptationMethod",
     "Chosen",
     "Difference",
     "EpisodeScore",
     "Estimate",
     "PerplexityRow",
+    "Protocol",
     "Row",
     "RowResult",
     "Scores",
+    "Setting",
     "as_dict",
     "bootstrap_interval",
     "choose",
@@ -34,6 +38,8 @@ __all__ = [
     "example_episodes",
     "log_perplexities",
     "mean_interval",
+    "named_protocol",
+    "on_class_splits",
     "paired_difference",
     "perplexity_rows",
     "spread",

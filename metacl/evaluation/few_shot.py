@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from metacl.coordination.flat import Flat
 from metacl.coordination.worker import Meta, Work, Worker
 from metacl.evaluation.classification import confusion, expected_calibration_error, precision_recall_f1
 from metacl.evaluation.methods import FROZEN, META_LEARNED, PRETRAINED, AdaptationMethod, Row, Scene
-from metacl.evaluation.statistics import Difference, Estimate, mean_interval, paired_difference
+from metacl.evaluation.statistics import Difference, Estimate, mean_interval, paired_difference, spread
 from metacl.metagradients import InnerLoopDiverged
 from metacl.tasks import Episode, EpisodeShape, TaskAddress
 
@@ -107,6 +107,7 @@ class RowResult:
     versus : paired differences, by what is compared with (`FROZEN`, `SAME_STEPS`, `BEST_PRETRAINED`, `SAME_START`);
     only those that make sense for the row.
     diverged : episodes on which the method's adaptation was not finite; they count as wrong.
+    spread : standard deviation of the accuracies of several class splits; None for one.
     """
 
     method: str
@@ -116,6 +117,7 @@ class RowResult:
     seconds: float
     versus: dict[str, Difference]
     diverged: int
+    spread: float | None
 
 
 Scores = Mapping[TaskAddress, tuple[EpisodeScore, ...]]
@@ -150,12 +152,15 @@ def evaluate(
     return {address: scores[address] for address in addresses}
 
 
-def table(scores: Scores) -> list[RowResult]:
-    """A line for each row, with what it is compared to on the same episodes."""
-    by_row: dict[Row, list[EpisodeScore]] = {}
-    for of_episode in scores.values():
-        for score in of_episode:
-            by_row.setdefault(score.row, []).append(score)
+def table(*splits: Scores) -> list[RowResult]:
+    """A line for each row, with what it is compared to on the same episodes; over those of all class splits together.
+
+    Parameters
+    ----------
+    splits : each split's answers, by the same rows
+    """
+    by_row = _by_row(score for scores in splits for of_episode in scores.values() for score in of_episode)
+    of_splits = [_by_row(score for of_episode in scores.values() for score in of_episode) for scores in splits]
     accuracies = {row: [score.accuracy for score in of_row] for row, of_row in by_row.items()}
     return [
         RowResult(
@@ -169,9 +174,23 @@ def table(scores: Scores) -> list[RowResult]:
                 for name, other in _opponents(row, accuracies)
             },
             diverged=sum(score.diverged for score in by_row[row]),
+            spread=_spread([by_row_there[row] for by_row_there in of_splits]),
         )
         for row in by_row
     ]
+
+
+def _by_row(scores: Iterable[EpisodeScore]) -> dict[Row, list[EpisodeScore]]:
+    found: dict[Row, list[EpisodeScore]] = {}
+    for score in scores:
+        found.setdefault(score.row, []).append(score)
+    return found
+
+
+def _spread(of_splits: Sequence[Sequence[EpisodeScore]]) -> float | None:
+    if len(of_splits) < 2:
+        return None
+    return spread([float(np.mean([score.accuracy for score in scores])) for scores in of_splits])
 
 
 def _metrics(scores: Sequence[EpisodeScore]) -> dict[str, float]:

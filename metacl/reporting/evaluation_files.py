@@ -39,7 +39,7 @@ def as_csv(rows: list[Mapping[str, Any]]) -> str:
     """A line a row of results.json: accuracy and its interval, metrics, seconds; fractions of 1."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["method", "steps", "accuracy", "low", "high", *METRICS, "seconds", "diverged"])
+    writer.writerow(["method", "steps", "accuracy", "low", "high", *METRICS, "seconds", "diverged", "spread"])
     for row in rows:
         writer.writerow(
             [
@@ -49,6 +49,7 @@ def as_csv(rows: list[Mapping[str, Any]]) -> str:
                 *(row["metrics"].get(name, "") for name in METRICS),
                 row["seconds"],
                 row["diverged"],
+                "" if row.get("spread") is None else row["spread"],
             ]
         )
     return text.getvalue()

@@ -22,7 +22,7 @@ from metacl.coordination.run_folder import write_text
 from metacl.reporting.plots import adaptation_curves, training_curves
 from metacl.reporting.table import ABSENT, cells, headers
 from metacl.reporting.verdict import comparisons, verdict
-from metacl.reporting.wording import duration, protocol
+from metacl.reporting.wording import duration, percent, protocol
 
 LIBRARIES = ("torch", "transformers", "peft")
 
@@ -53,6 +53,8 @@ def write_report(
         adaptation=Markup(adaptation_curves(results["rows"])),
         headers=headers(results["rows"]),
         rows=[cells(row, comparisons(results["rows"])) for row in results["rows"]],
+        by_split=split_lines(results),
+        source=results["protocol"].get("source"),
         metrics=metric_lines(results["rows"]),
         confusions=results.get("confusions", []),
         examples=results.get("examples", []),
@@ -92,6 +94,19 @@ def metric_lines(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
         if lines
         else []
     )
+
+
+def split_lines(results: Mapping[str, Any]) -> list[list[str]]:
+    """Method, steps and the accuracy on every class split, a line a row; the first is the head. Empty for one split."""
+    splits = results.get("by_split", [])
+    if not splits:
+        return []
+    lines = [
+        [row["method"], ABSENT if row["steps"] is None else str(row["steps"])]
+        + [percent(of["rows"][place]["accuracy"]) for of in splits]
+        for place, row in enumerate(results["rows"])
+    ]
+    return [["method", "inner steps", *(f"split {of['split']} ({of['run']}), %" for of in splits)], *lines]
 
 
 def chosen_lines(chosen: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -43,9 +43,11 @@ def duration(seconds: float) -> str:
 def protocol(results: Mapping[str, Any]) -> str:
     """One line on what was measured on what."""
     said = results["protocol"]
+    named = f"protocol {said['name']}: " if "name" in said else ""
+    splits = f" on each of {len(said['splits'])} class splits" if "splits" in said else ""
     return (
-        f"{said['ways']}-way {said['shots']}-shot, {said['queries']} queries a class, {said['episodes']} episodes "
-        f"of the {said['split']} classes (seed {said['seed']}); {said['data']}"
+        f"{named}{said['ways']}-way {said['shots']}-shot, {said['queries']} queries a class, {said['episodes']} "
+        f"episodes of the {said['split']} classes{splits} (seed {said['seed']}); {said['data']}"
     )
 
 
