@@ -169,6 +169,9 @@ def evaluate(
         list[str] | None,
         typer.Option(help="METHOD.OPTION=VALUE, may be given several times: fine_tuning.steps=[10,100]"),
     ] = None,
+    new_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Language model: also generate completions of at most so many tokens.")
+    ] = None,
     report: Annotated[Path | None, typer.Option(help="Folder for the report (HTML), its figure, JSON and CSV.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the results there.")] = None,
 ) -> None:
@@ -179,7 +182,8 @@ def evaluate(
     data. --protocol measures as published; one over class splits takes a run for each split, or one run on --data that
     it was not trained on. Fine-tuning takes the learning rate that does best on episodes of the validation classes;
     full fine-tuning takes seconds an episode.
-    A language model: perplexity on held-out domains or texts, from the pretrained and the meta-learned start; with
+    A language model: perplexity on held-out domains or texts, from the pretrained and the meta-learned start, with
+    --new-tokens BLEU, ROUGE and exact match of what it says, and the reward of a run that adapts by one; with
     --data of classes: accuracy, a class being as likely as its name is after the text (--methods zero_shot_prompt,
     in_context).
     """
@@ -234,8 +238,10 @@ def evaluate(
             }
             for shot in shots_asked or [shape.shots]
         ]
-        _write_results(json_file, _perplexities(run, asked))
+        _write_results(json_file, _perplexities(run, asked, new_tokens))
         return
+    if new_tokens is not None:
+        raise ConfigError("--new-tokens: it is for the perplexity of a language model, and this measures accuracy.")
     if data is not None:
         for tree in trees:
             tree["data"] = _data_section(data, text_column, label_column)
@@ -289,14 +295,18 @@ def evaluate(
     _write_results(json_file, results)
 
 
-def _perplexities(run: StoredInitialization, asked: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _perplexities(
+    run: StoredInitialization, asked: list[dict[str, Any]], new_tokens: int | None
+) -> list[dict[str, Any]]:
     from metacl import api
     from metacl.config import Evaluation
+    from metacl.learners.generation import Generation
     from metacl.reporting import perplexity_table
 
     results = []
     for one in asked:
-        results.append(api.evaluate_perplexity(run, Evaluation.model_validate(one)))
+        generation = None if new_tokens is None else Generation(new_tokens=new_tokens)
+        results.append(api.evaluate_perplexity(run, Evaluation.model_validate(one), generation=generation))
         perplexity_table(results[-1], out)
     return results
 

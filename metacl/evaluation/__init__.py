@@ -1,6 +1,7 @@
 """Few-shot evaluation: protocol, baselines, metrics, statistics."""
 
 from metacl.evaluation.answers import example_episodes, worst_confusions
+from metacl.evaluation.completions import CompletionRow, completion_rows, completions, examples_said
 from metacl.evaluation.few_shot import EpisodeScore, RowResult, Scores, as_dict, evaluate, table
 from metacl.evaluation.methods import METHODS, AdaptationMethod, Row, chosen_methods, default_methods
 from metacl.evaluation.perplexity import PerplexityRow, log_perplexities, perplexity_rows
@@ -20,6 +21,7 @@ __all__ = [
     "PROTOCOLS",
     "AdaptationMethod",
     "Chosen",
+    "CompletionRow",
     "Difference",
     "EpisodeScore",
     "Estimate",
@@ -33,9 +35,12 @@ __all__ = [
     "bootstrap_interval",
     "choose",
     "chosen_methods",
+    "completion_rows",
+    "completions",
     "default_methods",
     "evaluate",
     "example_episodes",
+    "examples_said",
     "log_perplexities",
     "mean_interval",
     "named_protocol",

@@ -79,6 +79,7 @@ def test_a_language_model_from_texts_to_its_perplexity(run_of, capsys):
     capsys.readouterr()
     for option, message in (
         (("--ways", 3), "--ways: without --data a language model is measured by its perplexity"),
+        (("--new-tokens", 3), "--new-tokens: this run's texts have no completions to compare with"),
         (("--data", "oos"), "--ways: missing; this run's own episodes have one class"),
     ):
         assert ended("evaluate", "runs/words", *option) == 2

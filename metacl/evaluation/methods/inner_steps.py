@@ -8,7 +8,6 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-import torch
 from pydantic import Field, NonNegativeInt
 
 from metacl.config import RunConfig
@@ -22,9 +21,9 @@ from metacl.evaluation.methods.base import (
     Row,
     Scene,
 )
+from metacl.evaluation.walk import bound_after
 from metacl.initialization.folder import StoredInitialization, read_initialization
 from metacl.learners.base import LearnerConfig, Params
-from metacl.metagradients import plain_gradient, trajectory
 
 Steps = Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)]
 Starts = Annotated[tuple[Path, ...], Field(min_length=1)]
@@ -118,15 +117,8 @@ class OtherStarts(InnerSteps):
 
 def after_steps(scene: Scene, config: RunConfig, params: Params, steps: Steps) -> Iterator[tuple[int, Predictor]]:
     """A predictor after each number of inner steps in `steps`, by the objective and inner loop of `config`."""
-    loop = config.inner.model_copy(update={"steps": max(steps)})
-    problem = config.objective.problem(scene.worker.learner, params, scene.task, loop)
-    with torch.no_grad():
-        theta = problem.start(params)
-    for step, state in enumerate(trajectory(problem, plain_gradient(problem), theta)):
-        if step in steps:
-            with torch.no_grad():
-                bound = config.objective.bind(state.theta, params)
-            yield step, partial(scene.outputs, config.objective, bound)
+    for step, bound in bound_after(scene.worker.learner, config, params, scene.task, steps):
+        yield step, partial(scene.outputs, config.objective, bound)
 
 
 @lru_cache(maxsize=16)
