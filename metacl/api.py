@@ -36,6 +36,7 @@ from metacl.evaluation import (
     RowResult,
     Scores,
     as_dict,
+    can_explain,
     choose,
     chosen_methods,
     completion_rows,
@@ -45,6 +46,7 @@ from metacl.evaluation import (
     examples_said,
     perplexity_rows,
     table,
+    with_reasons,
     worst_confusions,
 )
 from metacl.evaluation import evaluate as run_evaluation
@@ -155,6 +157,7 @@ def evaluate(
     progress: EvaluationProgress | None = None,
     methods: Sequence[str] | None = None,
     options: Options | None = None,
+    explain: bool = False,
 ) -> dict[str, Any]:
     """Measure an initialization by ``config.evaluation`` on ``config.data``.
 
@@ -169,6 +172,8 @@ def evaluate(
         loop from the pretrained model.
     options : dict
         Options of methods by the method's name: {"fine_tuning": {"steps": [10, 100]}}.
+    explain : bool
+        Whether the example episodes say why: which tokens and support examples some answers come from. Seconds.
 
     Returns
     -------
@@ -176,7 +181,7 @@ def evaluate(
         What results.json holds: protocol, rows (accuracy, interval, other metrics, paired differences, seconds),
         confusions and example episodes of the best meta-learned row, cost.
     """
-    return _evaluated(stored, config, progress or QuietProgress(), methods, options)[0]
+    return _evaluated(stored, config, progress or QuietProgress(), methods, options, explain)[0]
 
 
 def evaluate_on_splits(
@@ -184,6 +189,7 @@ def evaluate_on_splits(
     progress: EvaluationProgress | None = None,
     methods: Sequence[str] | None = None,
     options: Options | None = None,
+    explain: bool = False,
 ) -> dict[str, Any]:
     """Measure on several class splits of a bundled data set, each by its own initialization or all by the same.
 
@@ -191,7 +197,7 @@ def evaluate_on_splits(
     ----------
     parts : list of (StoredInitialization, RunConfig)
         For each class split, as `evaluate` takes them; the same shape and number of episodes in all.
-    methods, options : as of `evaluate`
+    methods, options, explain : as of `evaluate`; the example episodes are the first split's
 
     Returns
     -------
@@ -200,7 +206,10 @@ def evaluate_on_splits(
         ``by_split`` with every split's own rows.
     """
     progress = progress or QuietProgress()
-    found = [_evaluated(stored, config, progress, methods, options) for stored, config in parts]
+    found = [
+        _evaluated(stored, config, progress, methods, options, explain and place == 0)
+        for place, (stored, config) in enumerate(parts)
+    ]
     splits = [_class_split(config) for _, config in parts]
     each = [results for results, _ in found]
     datasets = ", ".join(dict.fromkeys(name for name, _ in splits))
@@ -240,6 +249,7 @@ def _evaluated(
     progress: EvaluationProgress,
     methods: Sequence[str] | None,
     options: Options | None,
+    explain: bool,
 ) -> tuple[dict[str, Any], Scores]:
     if config.evaluation is None:
         raise ConfigError("evaluation: missing; say ways, shots, queries and episodes.")
@@ -249,7 +259,7 @@ def _evaluated(
     compared = None if methods is None else compared_methods(methods, config, progress.note, options)
     with _measuring(config, progress) as executor:
         meta = FlatLayout.of(stored.meta).flatten(stored.meta)
-        return _measure(config, config.evaluation, executor, meta, progress, compared)
+        return _measure(config, config.evaluation, executor, meta, progress, compared, explain)
 
 
 def _check_arrays(config: RunConfig, learner: Learner, initial: Params) -> None:
@@ -484,6 +494,7 @@ def _measure(
     meta: Meta,
     progress: EvaluationProgress,
     methods: Sequence[AdaptationMethod] | None = None,
+    explain: bool = False,
 ) -> tuple[dict[str, Any], Scores]:
     started = time.perf_counter()
     compared = methods or default_methods(evaluation.steps, config.learner.has_features)
@@ -496,6 +507,12 @@ def _measure(
     )
     scores = run_evaluation(executor, meta, [one.method for one in chosen], evaluation, progress.evaluation_progress)
     rows = table(scores)
+    best = _best_learned(rows)
+    answers = _answers(config, evaluation, scores, best)
+    if explain and best.steps is not None and can_explain(config):
+        answers["examples"] = with_reasons(
+            executor, meta, list(scores), answers["examples"], evaluation.shape, best.steps
+        )
     results = {
         "run": config.name,
         "metacl": metacl.__version__,
@@ -509,17 +526,21 @@ def _measure(
             "interval": "95 %, Student's t over episodes; differences are paired by episode",
         },
         "rows": as_dict(rows),
-        **_answers(config, evaluation, scores, rows),
+        **answers,
         "chosen": [one.as_dict() for one in chosen if one.accuracies],
         "cost": {"evaluation_seconds": time.perf_counter() - started, "groups": config.workers.groups},
     }
     return results, scores
 
 
-def _answers(config: RunConfig, evaluation: Evaluation, scores: Scores, rows: Sequence[RowResult]) -> dict[str, Any]:
-    """What the best meta-learned row got wrong, and two episodes of it."""
+def _best_learned(rows: Sequence[RowResult]) -> Row:
     best = max((row for row in rows if row.method == META_LEARNED), key=lambda row: row.accuracy.mean)
-    row, source = Row(best.method, best.steps), config.data.open()
+    return Row(best.method, best.steps)
+
+
+def _answers(config: RunConfig, evaluation: Evaluation, scores: Scores, row: Row) -> dict[str, Any]:
+    """What a row got wrong, and two episodes of it."""
+    source = config.data.open()
     return {
         "confusions": worst_confusions(scores, row, source, evaluation.shape),
         "examples": example_episodes(scores, row, source, evaluation.shape),

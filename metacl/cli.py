@@ -283,9 +283,9 @@ def evaluate(
     for parts in work:
         with RichProgress(out) as progress:
             if len(parts) > 1:
-                results.append(api.evaluate_on_splits(parts, progress, compared, options))
+                results.append(api.evaluate_on_splits(parts, progress, compared, options, report is not None))
             else:
-                results.append(api.evaluate(*parts[0], progress, compared, options))
+                results.append(api.evaluate(*parts[0], progress, compared, options, report is not None))
         if named is not None:
             results[-1]["protocol"].update(named.stated())
         closing_table(results[-1], out)

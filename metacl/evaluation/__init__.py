@@ -6,6 +6,7 @@ from metacl.evaluation.few_shot import EpisodeScore, RowResult, Scores, as_dict,
 from metacl.evaluation.methods import METHODS, AdaptationMethod, Row, chosen_methods, default_methods
 from metacl.evaluation.perplexity import PerplexityRow, log_perplexities, perplexity_rows
 from metacl.evaluation.protocols import PROTOCOLS, Protocol, Setting, named_protocol, on_class_splits
+from metacl.evaluation.reasons import can_explain, with_reasons
 from metacl.evaluation.statistics import (
     Difference,
     Estimate,
@@ -33,6 +34,7 @@ __all__ = [
     "Setting",
     "as_dict",
     "bootstrap_interval",
+    "can_explain",
     "choose",
     "chosen_methods",
     "completion_rows",
@@ -49,5 +51,6 @@ __all__ = [
     "perplexity_rows",
     "spread",
     "table",
+    "with_reasons",
     "worst_confusions",
 ]

@@ -58,6 +58,8 @@ def write_report(
         metrics=metric_lines(results["rows"]),
         confusions=results.get("confusions", []),
         examples=results.get("examples", []),
+        explained=any("why" in one for episode in results.get("examples", []) for one in episode["query"]),
+        weight=token_weight,
         chosen=chosen_lines(results.get("chosen", [])),
         script=Markup(script),
         script_sha=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
@@ -107,6 +109,11 @@ def split_lines(results: Mapping[str, Any]) -> list[list[str]]:
         for place, row in enumerate(results["rows"])
     ]
     return [["method", "inner steps", *(f"split {of['split']} ({of['run']}), %" for of in splits)], *lines]
+
+
+def token_weight(share: float, tokens: Sequence[tuple[str, float]]) -> float:
+    """How strongly a token is shaded, 0 to 1: its share against the largest of the text."""
+    return abs(share) / (max(abs(of) for _, of in tokens) or 1.0)
 
 
 def chosen_lines(chosen: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -80,6 +80,10 @@ def results(rows):
                         "predicted": "card arrival",
                         "confidence": 0.61,
                         "wrong": True,
+                        "why": {
+                            "tokens": [["where", 0.5], ["is", -0.25], ["it", 0.0]],
+                            "examples": [{"text": "has my card come", "label": "card arrival", "similarity": 0.83}],
+                        },
                     }
                 ],
             }

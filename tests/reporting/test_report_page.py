@@ -160,6 +160,18 @@ def test_metrics_confusions_and_episodes_are_in_it(written, results):
     )
 
 
+def test_reasons_are_shaded_by_their_share_of_the_largest(written, results):
+    html = written(results)
+    found = re.findall(r'<span class="token (\w+)" style="--weight: ([\d.]+)">(\w+) <small>([-+\d.]+)</small>', html)
+    expected = [("for", "1.00", "where", "+0.50"), ("against", "0.50", "is", "-0.25"), ("for", "0.00", "it", "+0.00")]
+    assert found == expected
+    assert "like (0.83) card arrival: has my card come" in html
+    results["examples"][0]["query"][0]["why"]["tokens"] = [["<b>", 0.0]]
+    assert "&lt;b&gt; <small>+0.00" in written(results)
+    del results["examples"][0]["query"][0]["why"]
+    assert "integrated" not in written(results)
+
+
 def test_results_of_an_older_version_have_a_report(written, results):
     for name in ("confusions", "examples", "chosen"):
         del results[name]
