@@ -7,14 +7,17 @@ import pytest
 import torch
 from scipy.special import log_softmax, softmax
 from sklearn.metrics.pairwise import cosine_similarity
+from torch.nn.functional import cross_entropy
 
 from metacl import api
 from metacl.config import config_from_dict
 from metacl.coordination.worker import Worker
 from metacl.errors import ConfigError, DataError
-from metacl.evaluation.methods import Experts, MetaLearned, OtherStarts, Row, Scene, chosen_methods
+from metacl.evaluation.methods import Experts, FineTunedStart, MetaLearned, OtherStarts, Row, Scene, chosen_methods
 from metacl.initialization import read_initialization, write_initialization
+from metacl.objectives import class_means
 from metacl.tasks import EpisodeShape, TaskAddress
+from metacl.tasks.bundled import bundled_class_split, bundled_examples
 from tests.small_runs import save_tiny_bert, small_config, small_tree
 
 
@@ -72,6 +75,70 @@ def test_a_mixture_is_the_gates_mean_of_the_experts_probabilities(starts, scene)
     mixed = sum(share[:, None] * of for share, of in zip(gate.T, each, strict=True))
     (found,) = answers(Experts(steps=(2,), starts=paths, key_episodes=4), scene).values()
     np.testing.assert_allclose(np.exp(found), mixed, rtol=1e-4, atol=1e-6)
+
+
+def test_fine_tuning_from_a_start_is_torchs_adam(starts, scene):
+    config, folder = starts
+    method = FineTunedStart(start=folder / "b", steps=(1, 3), learning_rate=1e-2)
+    found = {row.steps: predictor(scene.query).detach().clone() for row, predictor in method.adapt(scene)}
+    learner = config.learner.build(config.seed)
+    stored = read_initialization(folder / "b" / "init").meta
+    leaves = {name: stored[name].clone() for name in learner.initial}
+    support = learner.encode(list(scene.support.inputs), scene.targets.tolist())
+    means = class_means(learner.features(leaves, support), scene.targets, 3).detach()
+    leaves |= {"head.weight": 2 * means, "head.bias": -(means * means).sum(-1)}
+    optimizer = torch.optim.Adam([leaf.requires_grad_() for leaf in leaves.values()], lr=1e-2)
+    for step in range(1, 4):
+        optimizer.zero_grad()
+        learner.loss(leaves, support).backward()
+        optimizer.step()
+        if step in found:
+            scores = learner.outputs(leaves, learner.encode(list(scene.query.inputs), None))
+            torch.testing.assert_close(found[step], scores, rtol=1e-3, atol=1e-3)
+    assert list(found) == [1, 3]
+
+
+def test_joint_training_is_cross_entropy_over_all_training_classes(starts, tmp_path):
+    """By plain PyTorch: the same texts, labels by the sorted names of the classes, AdamW; then it is a start."""
+    config, folder = starts
+    tree = small_tree(
+        folder / "tiny",
+        tmp_path / "joint",
+        data__joint=True,
+        data__class_split="02",
+        episodes={"ways": 25, "shots": 1, "queries": 2},
+        objective="maml",
+        inner={"steps": 0, "step_size": {"learn": "none"}},
+        estimator="first_order",
+        outer={"steps": 3, "tasks_per_step": 1, "learning_rate": 0.01},
+    )
+    joint = config_from_dict(tree)
+    trained = read_initialization(api.train(joint).initialization).meta
+    classes = sorted(bundled_class_split("banking77", "02")["train"])
+    label_of = {one.text: classes.index(one.label) for one in bundled_examples("banking77") if one.label in classes}
+    learner, source = joint.learner.build(joint.seed), joint.data.open()
+    leaves = {name: tensor.clone() for name, tensor in learner.initial.items()}
+    leaves |= {"head.weight": torch.zeros(25, 32), "head.bias": torch.zeros(25)}
+    leaves = {name: leaf.requires_grad_() for name, leaf in leaves.items()}
+    optimizer = torch.optim.Adam(leaves.values(), lr=0.01)
+    for step in range(3):
+        texts = source.episode(TaskAddress("train", joint.seed, step, 0), joint.episodes).query_texts
+        labels = torch.tensor([label_of[text] for text in texts])
+        assert sorted(labels.tolist()) == sorted([*range(25)] * 2)
+        optimizer.zero_grad()
+        cross_entropy(learner.outputs(leaves, learner.encode(list(texts), None)), labels).backward()
+        optimizer.step()
+    for name, leaf in leaves.items():
+        torch.testing.assert_close(trained[name], leaf.detach(), rtol=1e-3, atol=2e-5)
+    (method, _) = chosen_methods(
+        ["fine_tuned_start"], (0,), config, {"fine_tuned_start": {"start": tmp_path / "joint", "learning_rate": 0.01}}
+    )
+    assert [row.method for row in method.rows()] == [f"fine-tuning from {tmp_path / 'joint'}"]
+    with pytest.raises(DataError, match=r"Set episodes\.ways=25"):
+        joint.data.open().check("train", EpisodeShape(ways=5, shots=1, queries=2))
+    joint.data.open().check("test", EpisodeShape(ways=5, shots=1, queries=2))
+    with pytest.raises(ConfigError, match=r"data\.joint"):
+        config_from_dict({**tree, "data": {"name": "labelled_text", "path": "x", "joint": True, "out_of_scope": "y"}})
 
 
 def test_options_of_methods(starts, tmp_path):

@@ -13,7 +13,7 @@ from metacl.evaluation.methods.base import (
 )
 from metacl.evaluation.methods.choosing import chosen_methods, default_methods
 from metacl.evaluation.methods.experts import Experts
-from metacl.evaluation.methods.fine_tuning import FineTuning
+from metacl.evaluation.methods.fine_tuning import FineTunedStart, FineTuning
 from metacl.evaluation.methods.in_context import InContext, ZeroShotPrompt
 from metacl.evaluation.methods.inner_steps import InnerSteps, MetaLearned, OtherStarts, Pretrained
 from metacl.evaluation.methods.label_names import LabelNames
@@ -30,6 +30,7 @@ __all__ = [
     "AdaptationMethod",
     "Examples",
     "Experts",
+    "FineTunedStart",
     "FineTuning",
     "FrozenPrototypes",
     "InContext",

@@ -61,8 +61,8 @@ def chosen_methods(
             continue
         if missing:
             raise ConfigError(
-                f"--methods {name}: it needs {missing[0]}. Give --method-option {name}.{missing[0]}=[runs/a, runs/b], "
-                f"for example."
+                f"--methods {name}: it needs {missing[0]}. Give --method-option {name}.{missing[0]}=runs/a, or of "
+                f"several [runs/a, runs/b]."
             )
         method = METHODS.build({"name": name, **given})
         obstacle = method.obstacle(config)
