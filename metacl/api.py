@@ -41,10 +41,13 @@ from metacl.evaluation import (
     chosen_methods,
     completion_rows,
     completions,
+    curves,
     default_methods,
     example_episodes,
     examples_said,
     perplexity_rows,
+    robustness,
+    scaled_steps,
     table,
     with_reasons,
     worst_confusions,
@@ -52,6 +55,7 @@ from metacl.evaluation import (
 from metacl.evaluation import evaluate as run_evaluation
 from metacl.evaluation.methods import META_LEARNED, PRETRAINED
 from metacl.evaluation.methods.choosing import Options
+from metacl.evaluation.robustness import ScaledSteps
 from metacl.initialization import StoredInitialization, read_initialization, write_initialization
 from metacl.initialization.card import model_card
 from metacl.learners.base import Learner, Params, parameter_count, use_threads
@@ -129,7 +133,7 @@ def _train(config: RunConfig, progress: EvaluationProgress, resume: Resume) -> R
         learned = parameter_count(trained.meta)  # which may be in processes that end with the executor
         try:
             with signals.abandonable():
-                results, _ = _measure(config, config.evaluation, executor, trained.broadcast, progress)
+                results = _measure(config, config.evaluation, executor, trained.broadcast, progress).results
         except StopRequested:
             raise RunInterrupted(
                 f"training is complete ({folder.initialization}), the evaluation was stopped. "
@@ -158,6 +162,7 @@ def evaluate(
     methods: Sequence[str] | None = None,
     options: Options | None = None,
     explain: bool = False,
+    factors: Sequence[float] = (),
 ) -> dict[str, Any]:
     """Measure an initialization by ``config.evaluation`` on ``config.data``.
 
@@ -174,6 +179,8 @@ def evaluate(
         Options of methods by the method's name: {"fine_tuning": {"steps": [10, 100]}}.
     explain : bool
         Whether the example episodes say why: which tokens and support examples some answers come from. Seconds.
+    factors : list of float
+        Also measure both starts with all inner step sizes times each, after as many steps as in training.
 
     Returns
     -------
@@ -181,7 +188,7 @@ def evaluate(
         What results.json holds: protocol, rows (accuracy, interval, other metrics, paired differences, seconds),
         confusions and example episodes of the best meta-learned row, cost.
     """
-    return _evaluated(stored, config, progress or QuietProgress(), methods, options, explain)[0]
+    return _evaluated(stored, config, progress or QuietProgress(), methods, options, explain, factors).results
 
 
 def evaluate_on_splits(
@@ -190,6 +197,7 @@ def evaluate_on_splits(
     methods: Sequence[str] | None = None,
     options: Options | None = None,
     explain: bool = False,
+    factors: Sequence[float] = (),
 ) -> dict[str, Any]:
     """Measure on several class splits of a bundled data set, each by its own initialization or all by the same.
 
@@ -197,7 +205,7 @@ def evaluate_on_splits(
     ----------
     parts : list of (StoredInitialization, RunConfig)
         For each class split, as `evaluate` takes them; the same shape and number of episodes in all.
-    methods, options, explain : as of `evaluate`; the example episodes are the first split's
+    methods, options, explain, factors : as of `evaluate`; the example episodes are the first split's
 
     Returns
     -------
@@ -207,11 +215,11 @@ def evaluate_on_splits(
     """
     progress = progress or QuietProgress()
     found = [
-        _evaluated(stored, config, progress, methods, options, explain and place == 0)
+        _evaluated(stored, config, progress, methods, options, explain and place == 0, factors)
         for place, (stored, config) in enumerate(parts)
     ]
     splits = [_class_split(config) for _, config in parts]
-    each = [results for results, _ in found]
+    each = [one.results for one in found]
     datasets = ", ".join(dict.fromkeys(name for name, _ in splits))
     named = [split for _, split in splits]
     confusions = [one for results in each for one in results["confusions"]]
@@ -224,7 +232,7 @@ def evaluate_on_splits(
             "splits": named,
             "interval": "95 %, Student's t over the episodes of all splits; differences are paired by episode",
         },
-        "rows": as_dict(table(*(scores for _, scores in found))),
+        **_tables([one.scores for one in found], found[0].scaled_steps, [one.scaled for one in found]),
         "confusions": sorted(confusions, key=lambda one: -one["times"] / one["of"])[:10],
         "chosen": [
             {**one, "method": f"{one['method']} (split {split})"}
@@ -250,7 +258,8 @@ def _evaluated(
     methods: Sequence[str] | None,
     options: Options | None,
     explain: bool,
-) -> tuple[dict[str, Any], Scores]:
+    factors: Sequence[float],
+) -> _Measured:
     if config.evaluation is None:
         raise ConfigError("evaluation: missing; say ways, shots, queries and episodes.")
     if config.parameters_in_parts:
@@ -259,7 +268,7 @@ def _evaluated(
     compared = None if methods is None else compared_methods(methods, config, progress.note, options)
     with _measuring(config, progress) as executor:
         meta = FlatLayout.of(stored.meta).flatten(stored.meta)
-        return _measure(config, config.evaluation, executor, meta, progress, compared, explain)
+        return _measure(config, config.evaluation, executor, meta, progress, compared, explain, factors)
 
 
 def _check_arrays(config: RunConfig, learner: Learner, initial: Params) -> None:
@@ -487,6 +496,16 @@ def read_metrics(folder: RunFolder) -> list[dict[str, Any]]:
     return [json.loads(line) for line in folder.metrics.read_text("utf-8").splitlines()]
 
 
+@dataclass(frozen=True)
+class _Measured:
+    """What an evaluation found; scaled: what the methods of `scaled_steps` answered, {} if there are none."""
+
+    results: dict[str, Any]
+    scores: Scores
+    scaled_steps: list[ScaledSteps]
+    scaled: Scores
+
+
 def _measure(
     config: RunConfig,
     evaluation: Evaluation,
@@ -495,7 +514,8 @@ def _measure(
     progress: EvaluationProgress,
     methods: Sequence[AdaptationMethod] | None = None,
     explain: bool = False,
-) -> tuple[dict[str, Any], Scores]:
+    factors: Sequence[float] = (),
+) -> _Measured:
     started = time.perf_counter()
     compared = methods or default_methods(evaluation.steps, config.learner.has_features)
     if any(len(method.candidates()) > 1 for method in compared):
@@ -513,6 +533,11 @@ def _measure(
         answers["examples"] = with_reasons(
             executor, meta, list(scores), answers["examples"], evaluation.shape, best.steps
         )
+    scaled = scaled_steps(factors, config.inner.steps or max(evaluation.steps)) if factors else []
+    scaled_scores: Scores = {}
+    if scaled:
+        progress.note(f"the same episodes with inner step sizes times {', '.join(f'{one:g}' for one in factors)}")
+        scaled_scores = run_evaluation(executor, meta, scaled, evaluation, progress.evaluation_progress)
     results = {
         "run": config.name,
         "metacl": metacl.__version__,
@@ -525,12 +550,23 @@ def _measure(
             "step_sizes": "pretrained rows: the config's initial ones; meta-learned rows: the learned ones",
             "interval": "95 %, Student's t over episodes; differences are paired by episode",
         },
-        "rows": as_dict(rows),
+        **_tables([scores], scaled, [scaled_scores]),
         **answers,
         "chosen": [one.as_dict() for one in chosen if one.accuracies],
         "cost": {"evaluation_seconds": time.perf_counter() - started, "groups": config.workers.groups},
     }
-    return results, scores
+    return _Measured(results, scores, scaled, scaled_scores)
+
+
+def _tables(splits: Sequence[Scores], scaled: Sequence[ScaledSteps], of_scaled: Sequence[Scores]) -> dict[str, Any]:
+    """All that is computed of the answers to the episodes of one class split or several."""
+    tables = {
+        "rows": as_dict(table(*splits)),
+        "curves": [asdict(curve) for curve in curves(*splits)],
+    }
+    if scaled:
+        tables["robustness"] = [asdict(one) for one in robustness(scaled, *of_scaled)]
+    return tables
 
 
 def _best_learned(rows: Sequence[RowResult]) -> Row:

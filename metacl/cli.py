@@ -169,6 +169,9 @@ def evaluate(
         list[str] | None,
         typer.Option(help="METHOD.OPTION=VALUE, may be given several times: fine_tuning.steps=[10,100]"),
     ] = None,
+    step_size_factors: Annotated[
+        str | None, typer.Option(help="Also both starts with all inner step sizes times each: 0.1,0.3,1,3,10.")
+    ] = None,
     new_tokens: Annotated[
         int | None, typer.Option(min=1, help="Language model: also generate completions of at most so many tokens.")
     ] = None,
@@ -218,6 +221,7 @@ def evaluate(
             "--protocol": protocol,
             "--methods": methods,
             "--method-option": method_option,
+            "--step-size-factors": step_size_factors,
             "--report": report,
             "--text-column": text_column,
             "--label-column": label_column,
@@ -259,6 +263,7 @@ def evaluate(
     if method_option and compared is None:
         raise ConfigError("--method-option: it is for the methods that --methods names. Give --methods, too.")
     options = _method_options(method_option or [])
+    factors = [] if step_size_factors is None else _factors(step_size_factors)
     placed = list(zip(runs, trees, strict=True))
     if named is not None:
         placed = _placed(named, placed, data is not None)
@@ -283,9 +288,9 @@ def evaluate(
     for parts in work:
         with RichProgress(out) as progress:
             if len(parts) > 1:
-                results.append(api.evaluate_on_splits(parts, progress, compared, options, report is not None))
+                results.append(api.evaluate_on_splits(parts, progress, compared, options, report is not None, factors))
             else:
-                results.append(api.evaluate(*parts[0], progress, compared, options, report is not None))
+                results.append(api.evaluate(*parts[0], progress, compared, options, report is not None, factors))
         if named is not None:
             results[-1]["protocol"].update(named.stated())
         closing_table(results[-1], out)
@@ -742,6 +747,16 @@ def _to_evaluate(tree: dict[str, Any], groups: int | None) -> dict[str, Any]:
     if groups == 0:
         tree["workers"].update(ranks_per_group=1, gpus_per_group=0, zero_stage=0, offload="none", nvme_path=None)
     return tree
+
+
+def _factors(text: str) -> list[float]:
+    try:
+        factors = [float(part) for part in text.split(",")]
+    except ValueError:
+        factors = []
+    if not factors or not all(0 < factor < float("inf") for factor in factors):
+        raise ConfigError(f"--step-size-factors {text!r}: expected numbers above 0 with commas between: 0.1,1,10.")
+    return factors
 
 
 def _numbers(option: str, text: str, least: int) -> list[int]:

@@ -2,11 +2,13 @@
 
 from metacl.evaluation.answers import example_episodes, worst_confusions
 from metacl.evaluation.completions import CompletionRow, completion_rows, completions, examples_said
+from metacl.evaluation.curves import Curve, curves
 from metacl.evaluation.few_shot import EpisodeScore, RowResult, Scores, as_dict, evaluate, table
 from metacl.evaluation.methods import METHODS, AdaptationMethod, Row, chosen_methods, default_methods
 from metacl.evaluation.perplexity import PerplexityRow, log_perplexities, perplexity_rows
 from metacl.evaluation.protocols import PROTOCOLS, Protocol, Setting, named_protocol, on_class_splits
 from metacl.evaluation.reasons import can_explain, with_reasons
+from metacl.evaluation.robustness import Robustness, robustness, scaled_steps
 from metacl.evaluation.statistics import (
     Difference,
     Estimate,
@@ -23,11 +25,13 @@ __all__ = [
     "AdaptationMethod",
     "Chosen",
     "CompletionRow",
+    "Curve",
     "Difference",
     "EpisodeScore",
     "Estimate",
     "PerplexityRow",
     "Protocol",
+    "Robustness",
     "Row",
     "RowResult",
     "Scores",
@@ -39,6 +43,7 @@ __all__ = [
     "chosen_methods",
     "completion_rows",
     "completions",
+    "curves",
     "default_methods",
     "evaluate",
     "example_episodes",
@@ -49,6 +54,8 @@ __all__ = [
     "on_class_splits",
     "paired_difference",
     "perplexity_rows",
+    "robustness",
+    "scaled_steps",
     "spread",
     "table",
     "with_reasons",

@@ -159,28 +159,29 @@ def table(*splits: Scores) -> list[RowResult]:
     ----------
     splits : each split's answers, by the same rows
     """
-    by_row = _by_row(score for scores in splits for of_episode in scores.values() for score in of_episode)
-    of_splits = [_by_row(score for of_episode in scores.values() for score in of_episode) for scores in splits]
-    accuracies = {row: [score.accuracy for score in of_row] for row, of_row in by_row.items()}
+    together = by_row(score for scores in splits for of_episode in scores.values() for score in of_episode)
+    of_splits = [by_row(score for of_episode in scores.values() for score in of_episode) for scores in splits]
+    accuracies = {row: [score.accuracy for score in of_row] for row, of_row in together.items()}
     return [
         RowResult(
             method=row.method,
             steps=row.steps,
             accuracy=mean_interval(accuracies[row]),
-            metrics=_metrics(by_row[row]),
-            seconds=sum(score.seconds for score in by_row[row]) / len(by_row[row]),
+            metrics=_metrics(together[row]),
+            seconds=sum(score.seconds for score in together[row]) / len(together[row]),
             versus={
                 name: paired_difference(accuracies[row], accuracies[other])
                 for name, other in _opponents(row, accuracies)
             },
-            diverged=sum(score.diverged for score in by_row[row]),
-            spread=_spread([by_row_there[row] for by_row_there in of_splits]),
+            diverged=sum(score.diverged for score in together[row]),
+            spread=_spread([split[row] for split in of_splits]),
         )
-        for row in by_row
+        for row in together
     ]
 
 
-def _by_row(scores: Iterable[EpisodeScore]) -> dict[Row, list[EpisodeScore]]:
+def by_row(scores: Iterable[EpisodeScore]) -> dict[Row, list[EpisodeScore]]:
+    """The scores of each row, in the order of the episodes."""
     found: dict[Row, list[EpisodeScore]] = {}
     for score in scores:
         found.setdefault(score.row, []).append(score)

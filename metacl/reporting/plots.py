@@ -66,6 +66,31 @@ def adaptation_curves(rows: Sequence[Mapping[str, Any]]) -> str:
         return _svg(figure, "adaptation")
 
 
+def step_size_curves(robustness: Sequence[Mapping[str, Any]]) -> str:
+    """Accuracy over the factor on all inner step sizes, with 95 % intervals, a line a start.
+
+    Parameters
+    ----------
+    robustness : list of dict
+        results.json's, at least one.
+
+    Returns
+    -------
+    str
+        An ``<svg>`` element.
+    """
+    with _style():
+        figure, axes = _figure("step sizes ×", "query accuracy, %")
+        for index, start in enumerate(dict.fromkeys(one["start"] for one in robustness)):
+            lines = [{**one, "method": start, "steps": one["factor"]} for one in robustness if one["start"] == start]
+            _curve(axes, lines, index)
+        factors = sorted({one["factor"] for one in robustness})
+        axes.set_xscale("log")
+        axes.set_xticks(factors, [f"{factor:g}" for factor in factors])
+        axes.minorticks_off()
+        return _svg(figure, "stepsizes")
+
+
 def training_curves(metrics: Sequence[Mapping[str, Any]]) -> str:
     """Query loss, and support loss before and after adapting, over outer steps: each step faint, running means strong.
 

@@ -19,10 +19,10 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from metacl.coordination.run_folder import write_text
-from metacl.reporting.plots import adaptation_curves, training_curves
+from metacl.reporting.plots import adaptation_curves, step_size_curves, training_curves
 from metacl.reporting.table import ABSENT, cells, headers
 from metacl.reporting.verdict import comparisons, verdict
-from metacl.reporting.wording import duration, percent, protocol
+from metacl.reporting.wording import duration, percent, points, protocol
 
 LIBRARIES = ("torch", "transformers", "peft")
 
@@ -54,6 +54,9 @@ def write_report(
         headers=headers(results["rows"]),
         rows=[cells(row, comparisons(results["rows"])) for row in results["rows"]],
         by_split=split_lines(results),
+        curves=curve_lines(results.get("curves", [])),
+        robustness=robustness_lines(results.get("robustness", [])),
+        step_sizes=Markup(step_size_curves(results["robustness"])) if results.get("robustness") else None,
         source=results["protocol"].get("source"),
         metrics=metric_lines(results["rows"]),
         confusions=results.get("confusions", []),
@@ -109,6 +112,34 @@ def split_lines(results: Mapping[str, Any]) -> list[list[str]]:
         for place, row in enumerate(results["rows"])
     ]
     return [["method", "inner steps", *(f"split {of['split']} ({of['run']}), %" for of in splits)], *lines]
+
+
+def curve_lines(curves: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """What whole curves say, a line a method; the first is the head. Empty without curves."""
+    if not curves:
+        return []
+    lines = [
+        [
+            one["method"],
+            f"{one['first']}–{one['last']}",
+            percent(one["area"]),
+            ABSENT if one["versus_pretrained"] is None else points(one["versus_pretrained"]),
+            ABSENT if one["steps_to_baseline"] is None else str(one["steps_to_baseline"]),
+        ]
+        for one in curves
+    ]
+    return [["method", "steps", "area under the curve, %", "vs pretrained", "steps to the best baseline"], *lines]
+
+
+def robustness_lines(robustness: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """Start, factor, accuracy and diverged episodes, a line each; the first is the head. Empty without any."""
+    if not robustness:
+        return []
+    lines = [
+        [one["start"], f"{one['factor']:g}", str(one["steps"]), percent(one["accuracy"]), str(one["diverged"])]
+        for one in robustness
+    ]
+    return [["start", "step sizes ×", "inner steps", "accuracy, %", "episodes diverged"], *lines]
 
 
 def token_weight(share: float, tokens: Sequence[tuple[str, float]]) -> float:

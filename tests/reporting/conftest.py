@@ -67,6 +67,25 @@ def results(rows):
             "interval": "95 %, Student's t over episodes; differences are paired by episode",
         },
         "rows": rows,
+        "curves": [
+            {
+                "method": "meta-learned",
+                "first": 0,
+                "last": 5,
+                "area": estimate(0.87, 0.005),
+                "versus_pretrained": None,
+                "steps_to_baseline": 0,
+            }
+        ],
+        "robustness": [
+            {"start": start, "factor": factor, "steps": 5, "accuracy": estimate(mean, 0.01), "diverged": diverged}
+            for start, factor, mean, diverged in (
+                ("pretrained", 0.1, 0.8, 0),
+                ("pretrained", 10.0, 0.2, 7),
+                ("meta-learned", 0.1, 0.87, 0),
+                ("meta-learned", 10.0, 0.6, 3),
+            )
+        ],
         "confusions": [{"true": "card arrival", "predicted": "card delivery", "times": 3, "of": 12}],
         "examples": [
             {

@@ -89,7 +89,7 @@ def test_it_fits_a_phone_and_sorts(page):
     assert said == []
     found = json.loads(unescape(re.search(r"<title>(.*?)</title>", document).group(1)))
     assert found["content"] <= found["width"] == PHONE
-    assert all(100 < width <= found["width"] for width in found["figures"]) and len(found["figures"]) == 2
+    assert all(100 < width <= found["width"] for width in found["figures"]) and len(found["figures"]) == 3
     assert min(found["tables"]) >= 2
     assert found["before"][-1] == "meta-learned5"
     assert found["down"] == ["meta-learned5", "meta-learned0", "pretrained5", "frozen prototypes–"]
