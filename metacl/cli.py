@@ -394,11 +394,20 @@ def report(
         list[Path], typer.Argument(metavar="RUN…", help="Folders of evaluated runs, or JSON files of evaluations.")
     ],
     latex: Annotated[bool, typer.Option("--latex", help="As a LaTeX table (booktabs) instead.")] = False,
+    threshold: Annotated[
+        float | None,
+        typer.Option(min=0, max=100, help="Instead: the fewest inner steps and shots to so many percent."),
+    ] = None,
 ) -> None:
-    """Put the results of several runs side by side; differences are paired only within a run's own report."""
-    from metacl.reporting import as_latex, compare, read_results
+    """Put the results of several runs side by side; differences are paired only within a run's own report.
 
-    found = compare([results for source in sources for results in read_results(source)])
+    --threshold 90: how many of the measured inner steps, and where the runs differ in their shots alone how many
+    examples a class, each method needs for that mean accuracy.
+    """
+    from metacl.reporting import as_latex, compare, reaching, read_results
+
+    results = [one for source in sources for one in read_results(source)]
+    found = compare(results) if threshold is None else reaching(results, threshold / 100)
     if latex:
         print(as_latex(found), end="")
         return

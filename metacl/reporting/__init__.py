@@ -1,6 +1,6 @@
 """What a person sees of a run: progress while it lasts, the closing table, the report."""
 
-from metacl.reporting.comparison import as_latex, compare, read_results
+from metacl.reporting.comparison import as_latex, compare, reaching, read_results
 from metacl.reporting.evaluation_files import check_report_folder, write_evaluation
 from metacl.reporting.perplexity import perplexity_table
 from metacl.reporting.progress import QuietProgress, RichProgress
@@ -18,6 +18,7 @@ __all__ = [
     "compare",
     "cost",
     "perplexity_table",
+    "reaching",
     "read_results",
     "verdict",
     "write_evaluation",
