@@ -17,7 +17,14 @@ from metacl.coordination.flat import Flat
 from metacl.coordination.worker import Meta, Work, Worker
 from metacl.evaluation.classification import confusion, expected_calibration_error, precision_recall_f1
 from metacl.evaluation.methods import FROZEN, META_LEARNED, PRETRAINED, AdaptationMethod, Row, Scene
-from metacl.evaluation.statistics import Difference, Estimate, mean_interval, paired_difference, spread
+from metacl.evaluation.statistics import (
+    Difference,
+    Estimate,
+    bootstrap_interval,
+    mean_interval,
+    paired_difference,
+    spread,
+)
 from metacl.metagradients import InnerLoopDiverged
 from metacl.tasks import Episode, EpisodeShape, TaskAddress
 
@@ -108,6 +115,7 @@ class RowResult:
     only those that make sense for the row.
     diverged : episodes on which the method's adaptation was not finite; they count as wrong.
     spread : standard deviation of the accuracies of several class splits; None for one.
+    bootstrap : the accuracy's mean with the interval of 1,999 resamples of the episodes, beside that of Student's t.
     """
 
     method: str
@@ -118,6 +126,7 @@ class RowResult:
     versus: dict[str, Difference]
     diverged: int
     spread: float | None
+    bootstrap: Estimate
 
 
 Scores = Mapping[TaskAddress, tuple[EpisodeScore, ...]]
@@ -175,6 +184,7 @@ def table(*splits: Scores) -> list[RowResult]:
             },
             diverged=sum(score.diverged for score in together[row]),
             spread=_spread([split[row] for split in of_splits]),
+            bootstrap=bootstrap_interval(accuracies[row], resamples=1999),
         )
         for row in together
     ]

@@ -22,7 +22,7 @@ from metacl.coordination.run_folder import write_text
 from metacl.reporting.plots import adaptation_curves, step_size_curves, training_curves
 from metacl.reporting.table import ABSENT, cells, headers
 from metacl.reporting.verdict import comparisons, verdict
-from metacl.reporting.wording import duration, percent, points, protocol
+from metacl.reporting.wording import duration, interval, percent, points, protocol
 
 LIBRARIES = ("torch", "transformers", "peft")
 
@@ -90,12 +90,18 @@ def metric_lines(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     lines = [
         [row["method"], ABSENT if row["steps"] is None else str(row["steps"])]
         + [f"{100 * row['metrics'][name]:.2f}" for name in METRICS]
-        + [str(row["diverged"])]
+        + [str(row["diverged"]), interval(row["bootstrap"]) if "bootstrap" in row else ABSENT]
         for row in rows
         if row.get("metrics")
     ]
     return (
-        [["method", "inner steps", *(f"{name}, %" for name in METRICS.values()), "episodes diverged"], *lines]
+        [
+            [
+                *("method", "inner steps", *(f"{name}, %" for name in METRICS.values())),
+                *("episodes diverged", "accuracy, bootstrap interval, %"),
+            ],
+            *lines,
+        ]
         if lines
         else []
     )

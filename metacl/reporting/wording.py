@@ -17,6 +17,11 @@ def percent(accuracy: Estimate) -> str:
     return f"{100 * accuracy['mean']:.2f}±{_half(accuracy)}"
 
 
+def interval(estimate: Estimate) -> str:
+    """``86.32 … 87.92``: an interval that may lie askew, in percent."""
+    return f"{100 * estimate['low']:.2f} … {100 * estimate['high']:.2f}"
+
+
 def points(difference: Estimate) -> str:
     """``+2.31±1.11``: the mean and half of its interval, in percentage points."""
     return f"{100 * difference['mean']:+.2f}±{_half(difference)}"

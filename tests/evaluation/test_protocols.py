@@ -10,7 +10,16 @@ import pytest
 from metacl import api
 from metacl.cli import main
 from metacl.errors import ConfigError
-from metacl.evaluation import PROTOCOLS, EpisodeScore, Row, Setting, named_protocol, on_class_splits, table
+from metacl.evaluation import (
+    PROTOCOLS,
+    EpisodeScore,
+    Row,
+    Setting,
+    bootstrap_interval,
+    named_protocol,
+    on_class_splits,
+    table,
+)
 from metacl.initialization import write_initialization
 from metacl.tasks import TASK_SOURCES, TaskAddress
 from metacl.tasks.bundled import bundled_class_split
@@ -101,6 +110,7 @@ def test_over_splits_intervals_are_of_all_episodes_and_the_spread_of_the_splits(
         half = 2.001 * accuracies.std(ddof=1) / np.sqrt(60)  # t(59), 97.5 %
         assert row.accuracy.high - row.accuracy.mean == pytest.approx(half, rel=1e-3)
         assert row.spread == pytest.approx(accuracies.mean(1).std(ddof=1))
+        assert row.bootstrap == bootstrap_interval(accuracies.ravel().tolist(), resamples=1999)
     assert rows[1].versus["frozen prototypes"].mean == pytest.approx((right[1] - right[0]).mean() / 4)
     assert [row.spread for row in table(scores(0))] == [None, None]
 

@@ -151,7 +151,7 @@ def test_a_library_that_is_missing_does_not_cost_the_report(written, results, mo
 
 def test_metrics_confusions_and_episodes_are_in_it(written, results):
     page = Page(written(results))
-    assert ["meta-learned", "5", "87.50", "88.00", "87.00", "3.25", "0"] in page.rows
+    assert ["meta-learned", "5", "87.50", "88.00", "87.00", "3.25", "0", "87.10 … 88.70"] in page.rows
     assert ["card arrival", "card delivery", "3", "12", "25.0"] in page.rows
     assert ["where is it", "card delivery", "card arrival (61 %)"] in page.rows
     assert "1 of 1 answers wrong" in written(results)
