@@ -145,7 +145,7 @@ def test_a_run_of_no_seconds_has_no_share(results):
 
 
 def test_a_library_that_is_missing_does_not_cost_the_report(written, results, monkeypatch):
-    monkeypatch.setattr("metacl.reporting.report.LIBRARIES", ("torch", "no-such-library"))
+    monkeypatch.setattr("metacl.reporting.page.LIBRARIES", ("torch", "no-such-library"))
     assert "no-such-library not installed" in written(results)
 
 
