@@ -374,7 +374,7 @@ def evaluate_perplexity(
     ConfigError
         The run's texts have no completions, or its model is spread over several ranks.
     """
-    progress, config = progress or QuietProgress(), stored.config
+    progress, config, started = progress or QuietProgress(), stored.config, time.perf_counter()
     if config.parameters_in_parts:
         raise _sent_whole()
     if generation is not None:
@@ -406,6 +406,7 @@ def evaluate_perplexity(
         },
         "rows": [asdict(row) for row in rows],
         **answers,
+        "cost": {"evaluation_seconds": time.perf_counter() - started, "groups": config.workers.groups},
     }
 
 

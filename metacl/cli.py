@@ -222,7 +222,6 @@ def evaluate(
             "--methods": methods,
             "--method-option": method_option,
             "--step-size-factors": step_size_factors,
-            "--report": report,
             "--text-column": text_column,
             "--label-column": label_column,
         }
@@ -242,7 +241,7 @@ def evaluate(
             }
             for shot in shots_asked or [shape.shots]
         ]
-        _write_results(json_file, _perplexities(run, asked, new_tokens))
+        _write_results(json_file, _perplexities(run, asked, new_tokens, report))
         return
     if new_tokens is not None:
         raise ConfigError("--new-tokens: it is for the perplexity of a language model, and this measures accuracy.")
@@ -301,18 +300,21 @@ def evaluate(
 
 
 def _perplexities(
-    run: StoredInitialization, asked: list[dict[str, Any]], new_tokens: int | None
+    run: StoredInitialization, asked: list[dict[str, Any]], new_tokens: int | None, report: Path | None
 ) -> list[dict[str, Any]]:
     from metacl import api
-    from metacl.config import Evaluation
+    from metacl.config import Evaluation, config_to_yaml
     from metacl.learners.generation import Generation
-    from metacl.reporting import perplexity_table
+    from metacl.reporting import perplexity_table, write_language_evaluation
 
     results = []
     for one in asked:
         generation = None if new_tokens is None else Generation(new_tokens=new_tokens)
         results.append(api.evaluate_perplexity(run, Evaluation.model_validate(one), generation=generation))
         perplexity_table(results[-1], out)
+        if report is not None:
+            page = write_language_evaluation(report, results[-1], config_to_yaml(run.config))
+            out.print(f"report          {page}", soft_wrap=True)
     return results
 
 

@@ -2,6 +2,7 @@
 
 from metacl.reporting.comparison import as_latex, compare, reaching, read_results
 from metacl.reporting.evaluation_files import check_report_folder, write_evaluation
+from metacl.reporting.language import write_language_evaluation
 from metacl.reporting.perplexity import perplexity_table
 from metacl.reporting.progress import QuietProgress, RichProgress
 from metacl.reporting.report import write_report
@@ -22,5 +23,6 @@ __all__ = [
     "read_results",
     "verdict",
     "write_evaluation",
+    "write_language_evaluation",
     "write_report",
 ]

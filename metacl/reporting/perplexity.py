@@ -22,13 +22,7 @@ def perplexity_table(results: Mapping[str, Any], console: Console) -> None:
     console : rich.console.Console
         Where to print.
     """
-    said = results["protocol"]
-    console.print(
-        Text(
-            f"{results['run']}: {said['shots']} support and {said['queries']} query texts a task, {said['episodes']} "
-            f"tasks of the {said['split']} split, seed {said['seed']}; {said['data']}\n"
-        )
-    )
+    console.print(Text(f"{results['run']}: {language_protocol(results)}\n"))
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for header in ("method", "steps", "perplexity", "95 % interval", "gain, nats"):
         table.add_column(header, justify="left" if header == "method" else "right")
@@ -66,7 +60,8 @@ def _completion_table(results: Mapping[str, Any], console: Console) -> None:
     for header in ("method", "steps", *(METRICS[name][0] for name in named)):
         table.add_column(header, justify="left" if header == "method" else "right")
     for row in rows:
-        table.add_row(row["method"], str(row["steps"]), *(_figure(row["metrics"][name], name) for name in named))
+        figures = (completion_figure(row["metrics"][name], name) for name in named)
+        table.add_row(row["method"], str(row["steps"]), *figures)
     console.print(Text(""))
     console.print(table)
     generation = results["protocol"]["generation"]
@@ -76,8 +71,18 @@ def _completion_table(results: Mapping[str, Any], console: Console) -> None:
         console.print(Text(f"\n{one['prompt']}\n  data: {one['reference']}\n  said: {one['said']}"))
 
 
-def _figure(estimate: Mapping[str, float], name: str) -> str:
+def completion_figure(estimate: Mapping[str, float], name: str, sign: str = "") -> str:
+    """``31.2±1.4``: the mean of a metric and half of its interval, in its own unit; sign: "+" for differences."""
     scale = METRICS[name][1]
     digits = 3 if name == "reward" else 1
     half = (estimate["high"] - estimate["low"]) / 2
-    return f"{scale * estimate['mean']:.{digits}f}±{scale * half:.{digits}f}"
+    return f"{scale * estimate['mean']:{sign}.{digits}f}±{scale * half:.{digits}f}"
+
+
+def language_protocol(results: Mapping[str, Any]) -> str:
+    """One line on what was measured on what."""
+    said = results["protocol"]
+    return (
+        f"{said['shots']} support and {said['queries']} query texts a task, {said['episodes']} tasks of the "
+        f"{said['split']} split, seed {said['seed']}; {said['data']}"
+    )

@@ -139,9 +139,10 @@ def test_on_the_command_line(run, tree, tmp_path, capsys):
         return exit_.value.code, " ".join((said := capsys.readouterr()).out.split() + said.err.split())
 
     asked = ("--queries", 2, "--episodes", 3, "--steps", "0,2")
-    code, said = ended(*asked, "--new-tokens", 4, "--json", tmp_path / "found.json")
+    code, said = ended(*asked, "--new-tokens", 4, "--json", tmp_path / "found.json", "--report", tmp_path / "r")
     assert code == 0 and "ROUGE-L" in said and "At most 4 tokens" in said, said
     found = json.loads((tmp_path / "found.json").read_text())
+    assert json.loads((tmp_path / "r/perplexity_3-shot.json").read_text()) == found
     rows = [(row["method"], row["steps"]) for row in found["completions"]]
     assert rows == [(method, steps) for method in (PRETRAINED, META_LEARNED) for steps in (0, 2)]
     assert set(found["completions"][0]["metrics"]) == {"bleu", "rouge1", "rouge2", "rougeL", "exact_match"}

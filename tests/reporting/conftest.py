@@ -142,3 +142,45 @@ def metrics():
         }
         for step in (1, 2, 3)
     ]
+
+
+@pytest.fixture
+def language_results():
+    """Of two starts after 0 and 5 steps; the meta-learned one says more like the data."""
+    nats = {("pretrained", 0): 2.0, ("pretrained", 5): 1.8, ("meta-learned", 0): 1.9, ("meta-learned", 5): 1.5}
+    return {
+        "run": "words",
+        "metacl": "0.1.0",
+        "protocol": {
+            "data": "texts, domains",
+            "split": "test",
+            "ways": 1,
+            "shots": 3,
+            "queries": 2,
+            "episodes": 8,
+            "seed": 1,
+            "generation": {"new_tokens": 40},
+            "interval": "95 %, Student's t over tasks; gains are paired by task",
+        },
+        "rows": [
+            {
+                "method": method,
+                "steps": steps,
+                "log_perplexity": estimate(mean, 0.1),
+                "gain": None if (method, steps) == ("pretrained", 0) else estimate(2.0 - mean, 0.05),
+            }
+            for (method, steps), mean in nats.items()
+        ],
+        "completions": [
+            {
+                "method": method,
+                "steps": steps,
+                "metrics": {"bleu": estimate(60 - 20 * mean, 3.0), "exact_match": estimate(0.25, 0.125)},
+                "corpus_bleu": 61 - 20 * mean,
+                "gains": {} if (method, steps) == ("pretrained", 0) else {"bleu": estimate(40 - 20 * mean, 2.0)},
+            }
+            for (method, steps), mean in nats.items()
+        ],
+        "examples": [{"prompt": "inform(name=<x>)", "reference": "it is x", "said": "it is y"}],
+        "cost": {"evaluation_seconds": 61.0, "groups": 1},
+    }
