@@ -10,7 +10,7 @@ from sklearn.metrics.pairwise import cosine_similarity
 from torch.nn.functional import cross_entropy
 
 from metacl import api
-from metacl.config import config_from_dict
+from metacl.config import Evaluation, config_from_dict
 from metacl.coordination.worker import Worker
 from metacl.errors import ConfigError, DataError
 from metacl.evaluation.methods import Experts, FineTunedStart, MetaLearned, OtherStarts, Row, Scene, chosen_methods
@@ -134,6 +134,10 @@ def test_joint_training_is_cross_entropy_over_all_training_classes(starts, tmp_p
         ["fine_tuned_start"], (0,), config, {"fine_tuned_start": {"start": tmp_path / "joint", "learning_rate": 0.01}}
     )
     assert [row.method for row in method.rows()] == [f"fine-tuning from {tmp_path / 'joint'}"]
+    asked = config.model_copy(update={"evaluation": Evaluation(shape=EpisodeShape(ways=5))})
+    for name in ("other_starts", "experts"):
+        with pytest.raises(ConfigError, match="learned a head for 25 classes, and these episodes have 5"):
+            chosen_methods([name], (0,), asked, {name: {"starts": [tmp_path / "joint"]}})
     with pytest.raises(DataError, match=r"Set episodes\.ways=25"):
         joint.data.open().check("train", EpisodeShape(ways=5, shots=1, queries=2))
     joint.data.open().check("test", EpisodeShape(ways=5, shots=1, queries=2))

@@ -15,7 +15,15 @@ from metacl.config import RunConfig
 from metacl.coordination.worker import Worker
 from metacl.evaluation.frozen_features import FrozenFeatures
 from metacl.evaluation.methods.base import METHODS, Examples, Predictor, Row, Scene
-from metacl.evaluation.methods.inner_steps import InnerSteps, Starts, after_steps, check_starts, on_device, stored_start
+from metacl.evaluation.methods.inner_steps import (
+    InnerSteps,
+    Starts,
+    after_steps,
+    check_heads,
+    check_starts,
+    on_device,
+    stored_start,
+)
 from metacl.learners.gate import nearness
 from metacl.tasks import Episode, TaskAddress
 
@@ -40,6 +48,7 @@ class Experts(InnerSteps):
     def obstacle(self, config: RunConfig) -> str | None:
         """Each start must fit the model. Raises `DataError` if one, or its data, cannot be read."""
         check_starts(self, self.starts, config)
+        check_heads(self, self.starts, config)
         for start in self.starts:
             if stored_start(start).config.data.gives != "text":
                 return f"its gate reads texts, and {start} was trained on others."

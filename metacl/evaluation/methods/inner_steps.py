@@ -101,6 +101,7 @@ class OtherStarts(InnerSteps):
     def obstacle(self, config: RunConfig) -> str | None:
         """Each start must fit the model. Raises `DataError` if one cannot be read."""
         check_starts(self, self.starts, config)
+        check_heads(self, self.starts, config)
         return super().obstacle(config)
 
     def rows(self) -> list[Row]:
@@ -139,6 +140,19 @@ def check_starts(method: AdaptationMethod, starts: Starts, config: RunConfig) ->
             raise ConfigError(
                 f"--methods {method.registered_name}: {start} is of another learner (model, adapter or head) than this "
                 f"run. Name runs with the same learner section."
+            )
+
+
+def check_heads(method: AdaptationMethod, starts: Starts, config: RunConfig) -> None:
+    """Raise `ConfigError` where a start's own objective scores other than as many classes as the episodes have."""
+    for start in starts:
+        own = stored_start(start).config
+        has_head = own.objective.fixed_ways and own.learner.classifies
+        if config.evaluation is not None and has_head and own.episodes.ways != config.evaluation.shape.ways:
+            raise ConfigError(
+                f"--methods {method.registered_name}: {start} learned a head for {own.episodes.ways} classes, and "
+                f"these episodes have {config.evaluation.shape.ways}. Give --ways {own.episodes.ways}, or take all but "
+                f"the head: --methods fine_tuned_start."
             )
 
 
