@@ -22,10 +22,8 @@ from metacl.errors import ConfigError, DataError, MetaclError, ResourceError
 
 if TYPE_CHECKING:
     from metacl.coordination.coordinator import Resume
-    from metacl.evaluation import Protocol
     from metacl.initialization import AdaptedClassifier, AdaptedLanguageModel, StoredInitialization
     from metacl.learners.generation import Generation
-    from metacl.tasks import EpisodeShape
 
 EXIT_CODES = "Exit codes: 0 fine, 2 configuration or data, 3 resources, 4 training failed, 75 stopped but resumable."
 
@@ -192,7 +190,7 @@ def evaluate(
     """
     from metacl import api
     from metacl.config import config_from_dict, config_to_yaml
-    from metacl.evaluation import named_protocol
+    from metacl.evaluation import asked, named_protocol
     from metacl.initialization import read_initialization
     from metacl.reporting import RichProgress, check_report_folder, closing_table, write_evaluation
 
@@ -232,16 +230,16 @@ def evaluate(
                 f"its own data. Name data with classes, too, for its accuracy."
             )
         run = replace(runs[0], config=config_from_dict(trees[0], origin=str(sources[0])))
-        asked = [
+        evaluations = [
             {
-                "shape": {"ways": 1, "shots": shot, "queries": queries or 5},
-                "episodes": episodes or 300,
+                "shape": {**of_shot, "ways": 1},
+                "episodes": number,
                 "steps": _numbers("--steps", steps, 0),
                 "seed": seed,
             }
-            for shot in shots_asked or [shape.shots]
+            for of_shot, number in asked.settings(None, None, shots_asked, queries, episodes, shape)
         ]
-        _write_results(json_file, _perplexities(run, asked, new_tokens, report))
+        _write_results(json_file, _perplexities(run, evaluations, new_tokens, report))
         return
     if new_tokens is not None:
         raise ConfigError("--new-tokens: it is for the perplexity of a language model, and this measures accuracy.")
@@ -261,12 +259,12 @@ def evaluate(
     compared = None if methods is None else [name.strip() for name in methods.split(",")]
     if method_option and compared is None:
         raise ConfigError("--method-option: it is for the methods that --methods names. Give --methods, too.")
-    options = _method_options(method_option or [])
-    factors = [] if step_size_factors is None else _factors(step_size_factors)
+    options = asked.method_options(method_option or [])
+    factors = [] if step_size_factors is None else asked.step_size_factors(step_size_factors)
     placed = list(zip(runs, trees, strict=True))
     if named is not None:
-        placed = _placed(named, placed, data is not None)
-    settings = _settings(named, ways, shots_asked, queries, episodes, shape)
+        placed = asked.placed(named, placed, data is not None)
+    settings = asked.settings(named, ways, shots_asked, queries, episodes, shape)
     work = []
     for asked_shape, number in settings:
         parts = []
@@ -300,7 +298,7 @@ def evaluate(
 
 
 def _perplexities(
-    run: StoredInitialization, asked: list[dict[str, Any]], new_tokens: int | None, report: Path | None
+    run: StoredInitialization, evaluations: list[dict[str, Any]], new_tokens: int | None, report: Path | None
 ) -> list[dict[str, Any]]:
     from metacl import api
     from metacl.config import Evaluation, config_to_yaml
@@ -308,7 +306,7 @@ def _perplexities(
     from metacl.reporting import perplexity_table, write_language_evaluation
 
     results = []
-    for one in asked:
+    for one in evaluations:
         generation = None if new_tokens is None else Generation(new_tokens=new_tokens)
         results.append(api.evaluate_perplexity(run, Evaluation.model_validate(one), generation=generation))
         perplexity_table(results[-1], out)
@@ -316,70 +314,6 @@ def _perplexities(
             page = write_language_evaluation(report, results[-1], config_to_yaml(run.config))
             out.print(f"report          {page}", soft_wrap=True)
     return results
-
-
-def _placed(
-    named: Protocol, runs: list[tuple[StoredInitialization, dict[str, Any]]], given: bool
-) -> list[tuple[StoredInitialization, dict[str, Any]]]:
-    """The runs on the data that a protocol asks for; `given`: on that of their trees, not that of their training."""
-    from metacl.evaluation import on_class_splits
-    from metacl.tasks import TASK_SOURCES
-
-    sources = [TASK_SOURCES.build(tree["data"]) for _, tree in runs]
-    for source in sources:
-        named.check_data(source)
-    if not named.class_splits:
-        return runs
-    places = on_class_splits(named, [run.config for run, _ in runs], sources[0] if given else None)
-    return [(runs[place][0], {**runs[place][1], "data": source.to_dict()}) for place, source in places]
-
-
-def _settings(
-    named: Protocol | None,
-    ways: int | None,
-    shots: list[int] | None,
-    queries: int | None,
-    episodes: int | None,
-    shape: EpisodeShape,
-) -> list[tuple[dict[str, int], int]]:
-    """The shapes to measure, and of each how many episodes: the protocol's, or what was asked for."""
-    if named is None:
-        return [
-            ({"ways": ways or shape.ways, "shots": shot, "queries": queries or 5}, episodes or 300)
-            for shot in shots or [shape.shots]
-        ]
-    if episodes is not None:
-        raise ConfigError(f"--episodes: protocol {named.name} says {named.episodes}. Leave it out.")
-    chosen = named.chosen(ways, shots)
-    if queries is not None and any(setting.queries for setting in chosen):
-        raise ConfigError(f"--queries: protocol {named.name} says how many. Leave it out.")
-    return [
-        (
-            {
-                "ways": setting.ways or shape.ways,
-                "shots": setting.shots,
-                "queries": setting.queries or queries or 5,
-            },
-            named.episodes,
-        )
-        for setting in chosen
-    ]
-
-
-def _method_options(given: list[str]) -> dict[str, dict[str, Any]]:
-    import yaml
-
-    options: dict[str, dict[str, Any]] = {}
-    for text in given:
-        key, separator, value = text.partition("=")
-        method, dot, option = key.partition(".")
-        if not (separator and dot and method and option):
-            raise ConfigError(f"--method-option {text!r}: expected METHOD.OPTION=VALUE: fine_tuning.steps=[10,100].")
-        try:
-            options.setdefault(method, {})[option] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise ConfigError(f"--method-option {text!r}: the value is not YAML; quote it.") from None
-    return options
 
 
 def _write_results(path: Path | None, results: list[dict[str, Any]]) -> None:
@@ -758,16 +692,6 @@ def _to_evaluate(tree: dict[str, Any], groups: int | None) -> dict[str, Any]:
     if groups == 0:
         tree["workers"].update(ranks_per_group=1, gpus_per_group=0, zero_stage=0, offload="none", nvme_path=None)
     return tree
-
-
-def _factors(text: str) -> list[float]:
-    try:
-        factors = [float(part) for part in text.split(",")]
-    except ValueError:
-        factors = []
-    if not factors or not all(0 < factor < float("inf") for factor in factors):
-        raise ConfigError(f"--step-size-factors {text!r}: expected numbers above 0 with commas between: 0.1,1,10.")
-    return factors
 
 
 def _numbers(option: str, text: str, least: int) -> list[int]:
