@@ -14,6 +14,8 @@ from metacl.errors import ConfigError
 from metacl.reporting.plots import adaptation_curves
 from metacl.reporting.report import METRICS, write_report
 
+BOOTSTRAP = ("bootstrap_low", "bootstrap_high")
+
 
 def check_report_folder(folder: Path) -> None:
     """Before the work: may a report be written there? Raises `ConfigError` if not."""
@@ -39,7 +41,8 @@ def as_csv(rows: list[Mapping[str, Any]]) -> str:
     """A line a row of results.json: accuracy and its interval, metrics, seconds; fractions of 1."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["method", "steps", "accuracy", "low", "high", *METRICS, "seconds", "diverged"])
+    accuracy = ("accuracy", "low", "high")
+    writer.writerow(["method", "steps", *accuracy, *METRICS, "seconds", "diverged", "spread", *BOOTSTRAP])
     for row in rows:
         writer.writerow(
             [
@@ -49,6 +52,8 @@ def as_csv(rows: list[Mapping[str, Any]]) -> str:
                 *(row["metrics"].get(name, "") for name in METRICS),
                 row["seconds"],
                 row["diverged"],
+                "" if row.get("spread") is None else row["spread"],
+                *(row["bootstrap"][key] if "bootstrap" in row else "" for key in ("low", "high")),
             ]
         )
     return text.getvalue()

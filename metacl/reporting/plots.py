@@ -66,6 +66,52 @@ def adaptation_curves(rows: Sequence[Mapping[str, Any]]) -> str:
         return _svg(figure, "adaptation")
 
 
+def loss_curves(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Loss in nats a token over inner steps with 95 % intervals, a line a start.
+
+    Parameters
+    ----------
+    rows : list of dict
+        Of `metacl.api.evaluate_perplexity`.
+
+    Returns
+    -------
+    str
+        An ``<svg>`` element.
+    """
+    with _style():
+        figure, axes = _figure("inner steps", "query loss, nats a token")
+        for index, method in enumerate(dict.fromkeys(row["method"] for row in rows)):
+            _curve(axes, [row for row in rows if row["method"] == method], index, "log_perplexity", 1)
+        axes.set_xticks(sorted({row["steps"] for row in rows}))
+        return _svg(figure, "perplexity")
+
+
+def step_size_curves(robustness: Sequence[Mapping[str, Any]]) -> str:
+    """Accuracy over the factor on all inner step sizes, with 95 % intervals, a line a start.
+
+    Parameters
+    ----------
+    robustness : list of dict
+        results.json's, at least one.
+
+    Returns
+    -------
+    str
+        An ``<svg>`` element.
+    """
+    with _style():
+        figure, axes = _figure("step sizes ×", "query accuracy, %")
+        for index, start in enumerate(dict.fromkeys(one["start"] for one in robustness)):
+            lines = [{**one, "method": start, "steps": one["factor"]} for one in robustness if one["start"] == start]
+            _curve(axes, lines, index)
+        factors = sorted({one["factor"] for one in robustness})
+        axes.set_xscale("log")
+        axes.set_xticks(factors, [f"{factor:g}" for factor in factors])
+        axes.minorticks_off()
+        return _svg(figure, "stepsizes")
+
+
 def training_curves(metrics: Sequence[Mapping[str, Any]]) -> str:
     """Query loss, and support loss before and after adapting, over outer steps: each step faint, running means strong.
 
@@ -101,8 +147,10 @@ def running_mean(values: np.ndarray, window: int) -> np.ndarray:
     return (sums[ends] - sums[starts]) / (ends - starts)
 
 
-def _curve(axes: Axes, rows: Sequence[Mapping[str, Any]], index: int) -> None:
-    steps, mean, low, high = _figures(sorted(rows, key=lambda row: row["steps"]))
+def _curve(
+    axes: Axes, rows: Sequence[Mapping[str, Any]], index: int, key: str = "accuracy", scale: float = 100
+) -> None:
+    steps, mean, low, high = _figures(sorted(rows, key=lambda row: row["steps"]), key, scale)
     colour = COLOURS[index % len(COLOURS)]
     axes.fill_between(steps, low, high, color=colour, alpha=0.15, linewidth=0)
     axes.errorbar(
@@ -117,9 +165,11 @@ def _curve(axes: Axes, rows: Sequence[Mapping[str, Any]], index: int) -> None:
     )
 
 
-def _figures(rows: Sequence[Mapping[str, Any]]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Steps, and mean, low and high accuracy in percent."""
-    mean, low, high = (100 * np.array([row["accuracy"][key] for row in rows]) for key in ("mean", "low", "high"))
+def _figures(
+    rows: Sequence[Mapping[str, Any]], key: str = "accuracy", scale: float = 100
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Steps, and mean, low and high of an estimate times `scale`; by default accuracy in percent."""
+    mean, low, high = (scale * np.array([row[key][part] for row in rows]) for part in ("mean", "low", "high"))
     return np.array([row["steps"] for row in rows]), mean, low, high
 
 

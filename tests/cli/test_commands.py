@@ -90,9 +90,9 @@ def test_every_method_and_the_rates_that_validation_chose(init, tmp_path, monkey
 
     results = everything(tree)
     tuned = {row["method"] for row in results["rows"] if row["method"].startswith("fine-tuning")}
-    assert tuned == {f"fine-tuning, {what}" for what in ("all parameters", "last layers", "LoRA", "IA3")}
+    assert tuned == {f"fine-tuning, {what}" for what in ("all parameters", "last layers", "LoRA", "IA3", "prompt")}
     options = [(one["option"], len(one["validation_accuracies"])) for one in results["chosen"]]
-    assert sorted(options) == [("C", 3), *[("learning rate", 4)] * 4]
+    assert sorted(options) == [("C", 3), *[("learning rate", 4)] * 5]
     for one in results["chosen"]:
         reached = list(one["validation_accuracies"].items())
         assert f"{one['chosen']:g}" == max(reached, key=lambda pair: (pair[1], -reached.index(pair)))[0]
