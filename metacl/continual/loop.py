@@ -170,12 +170,13 @@ class ContinualLoop:
             params, states[place] = strategy.end(moment.of(place), params, addresses, states[place])
         learned = time.perf_counter()
         after = Standing(params, tuple(states), standing.record)
-        answers = [self._answered(after, k, experience) for experience in range(len(self.stream))]
-        row = [self._measured(k, experience, found) for experience, found in enumerate(answers)]
+        experiences = range(len(self.stream))
+        answers = {i: self._answered(after, k, i) for i in experiences if self._can_be_right(k, i)}
+        row = [self._measured(k, i, answers[i]) if i in answers else 0.0 for i in experiences]
         record = standing.record.with_experience(
             row=row,
             curves=curve,
-            kl_to_start=self._kl_to_start(answers[: k + 1]),
+            kl_to_start=self._kl_to_start([answers[i] for i in range(k + 1)]),
             replay_bytes=self.stream.nbytes(
                 [*(address for state in states for address in stored(state)), *(a for a in addresses if a[0] != k)]
             ),
@@ -275,6 +276,8 @@ class ContinualLoop:
         return [self._asked(standing, k, experience) for experience in asked]
 
     def _asked(self, standing: Standing, k: int, experience: int) -> float:
+        if not self._can_be_right(k, experience):
+            return 0.0
         return self._measured(k, experience, self._answered(standing, k, experience))
 
     def _answered(self, standing: Standing, k: int, experience: int) -> list[Tensor]:
@@ -323,6 +326,11 @@ class ContinualLoop:
         for k, experience in enumerate(self.stream.experiences):
             columns[k, experience.classes()] = True
         return columns.cumsum(0).bool() if self._scenario == "seen" else columns
+
+    def _can_be_right(self, k: int, experience: int) -> bool:
+        """Whether any class of an experience's test may be answered; if none, asking tells nothing."""
+        allowed = self._allowed(k, experience)
+        return allowed is None or bool(allowed[sorted({*self.stream.experiences[experience].test.labels})].any())
 
     def _allowed(self, k: int, experience: int) -> Tensor | None:
         if self._pool.columns is None:
