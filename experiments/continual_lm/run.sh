@@ -3,8 +3,8 @@
 #
 # Needs ../shared/data/lm_domains beside the repository (or LM_DOMAINS=… its folder), and says so where it is not. Without
 # arguments: everything, some fifteen minutes on one core; stopped, the same command goes on; writes results.json, the
-# table in README.md and picture.svg. With --check: three domains, three strategies, a quarter of the training, under five
-# minutes; exits 1 if a line falls short there. PYTHON=… chooses the interpreter (default .venv/bin/python).
+# table in README.md and picture.svg. With --check: three domains, three strategies, a quarter of the training, some
+# six minutes; exits 1 if a line falls short there. PYTHON=… chooses the interpreter (default .venv/bin/python).
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
