@@ -235,6 +235,8 @@ class ContinualLoop:
     def ask(self, k: int, after: Trained, experience: int) -> Asked:
         """The test of one experience, after experience `k` was learned."""
         began = time.perf_counter()
+        if not self._can_be_right(k, experience):
+            return Asked(0.0, (), time.perf_counter() - began)
         answers = self._answered(after, k, experience)
         value = self._measured(k, experience, answers)
         kl = self._kl_to_start(experience, answers) if self.model.classes and experience <= k else ()
@@ -328,6 +330,8 @@ class ContinualLoop:
         return [self._asked(standing, k, experience) for experience in asked]
 
     def _asked(self, standing: Trained, k: int, experience: int) -> float:
+        if not self._can_be_right(k, experience):
+            return 0.0
         return self._measured(k, experience, self._answered(standing, k, experience))
 
     def _answered(self, standing: Trained, k: int, experience: int) -> list[Tensor]:
@@ -368,6 +372,11 @@ class ContinualLoop:
         for k, experience in enumerate(self.stream.experiences):
             columns[k, experience.classes()] = True
         return columns.cumsum(0).bool() if self._scenario == "seen" else columns
+
+    def _can_be_right(self, k: int, experience: int) -> bool:
+        """Whether any class of an experience's test may be answered; if none, asking tells nothing."""
+        allowed = self._allowed(k, experience)
+        return allowed is None or bool(allowed[sorted({*self.stream.experiences[experience].test.labels})].any())
 
     def _allowed(self, k: int, experience: int) -> Tensor | None:
         if self._pool.columns is None:
