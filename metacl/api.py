@@ -22,7 +22,7 @@ from metacl.continual.config import ContinualConfig
 from metacl.continual.run import run_continual
 from metacl.coordination import coordinator
 from metacl.coordination.coordinator import Resume
-from metacl.coordination.executor import Executor, LocalExecutor, Notify
+from metacl.coordination.executor import Executor, LocalExecutor, Notify, running
 from metacl.coordination.flat import FlatLayout
 from metacl.coordination.interrupt import StopRequested, StopSignals
 from metacl.coordination.memory_plan import weightless
@@ -117,7 +117,7 @@ def _train(config: RunConfig, progress: EvaluationProgress, resume: Resume) -> R
         folder.claim(config)
         if start is None or start.step < config.outer.steps:
             folder.discard_results()
-        if config.estimator.wants_few_shapes:
+        if config.compiles:
             progress.note(
                 "the first step traces and compiles: about two minutes, less once the compiler's cache is warm"
             )
@@ -482,12 +482,8 @@ def running_executor(config: RunConfig, notify: Notify) -> Iterator[Executor]:
         from metacl.coordination.ray_executor import RayExecutor
 
         make = RayExecutor
-    executor = make(config, notify)
-    try:
-        executor.start()
+    with running(make(config, notify)) as executor:
         yield executor
-    finally:
-        executor.close()
 
 
 def read_metrics(folder: RunFolder) -> list[dict[str, Any]]:
