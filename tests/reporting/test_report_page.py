@@ -10,6 +10,7 @@ from html import unescape
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
+import matplotlib.image
 import pytest
 
 from metacl.reporting import verdict, write_evaluation, write_report
@@ -191,8 +192,10 @@ def test_results_of_an_older_version_have_a_report(written, results):
 def test_the_files_beside_it_hold_the_same(tmp_path, results):
     page = write_evaluation(tmp_path / "report", results, "name: demo\n")
     assert sorted(file.name for file in page.parent.iterdir()) == [
-        f"5-way_1-shot.{ending}" for ending in ("csv", "html", "json", "svg")
+        f"5-way_1-shot.{ending}" for ending in ("csv", "html", "json", "png", "svg")
     ]
+    picture = matplotlib.image.imread(page.with_suffix(".png"))
+    assert picture.shape[:2] == (720, 1080) and picture[0, 0, :3].tolist() == [1, 1, 1] and picture.min() < 0.1
     assert json.loads(page.with_suffix(".json").read_text("utf-8")) == results
     rows = list(csv.DictReader(page.with_suffix(".csv").read_text("utf-8").splitlines()))
     assert [(row["method"], row["steps"], float(row["accuracy"]), float(row["macro_f1"])) for row in rows][-1] == (

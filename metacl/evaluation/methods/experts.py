@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import ClassVar
 from weakref import WeakKeyDictionary
 
 import torch
@@ -43,7 +44,7 @@ class Experts(InnerSteps):
     starts: Starts
     temperature: PositiveFloat = 0.05
     key_episodes: PositiveInt = 20
-    needs_features = True
+    needs_features: ClassVar[bool] = True
 
     def obstacle(self, config: RunConfig) -> str | None:
         """Each start must fit the model. Raises `DataError` if one, or its data, cannot be read."""
