@@ -16,7 +16,7 @@ from metacl.errors import ConfigError, DataError
 from metacl.evaluation.methods import Experts, FineTunedStart, MetaLearned, OtherStarts, Row, Scene, chosen_methods
 from metacl.initialization import read_initialization, write_initialization
 from metacl.objectives import class_means
-from metacl.tasks import EpisodeShape, TaskAddress
+from metacl.tasks import TASK_SOURCES, EpisodeShape, TaskAddress, seen_classes
 from metacl.tasks.bundled import bundled_class_split, bundled_examples
 from tests.small_runs import save_tiny_bert, small_config, small_tree
 
@@ -27,8 +27,8 @@ def starts(tmp_path_factory):
     folder = tmp_path_factory.mktemp("starts")
     config = small_config(save_tiny_bert(folder / "tiny"), folder / "out")
     learner, meta = api.starting_point(config)
-    for seed, name in enumerate("ab"):
-        own = small_config(folder / "tiny", folder / name, name=name, data__class_split=f"0{seed + 1}")
+    for seed, (name, data) in enumerate((("a", "banking77"), ("b", "hwu64"))):
+        own = small_config(folder / "tiny", folder / name, name=name, data__dataset=data)
         torch.manual_seed(seed)
         moved = {key: tensor + 0.3 * torch.rand(tensor.shape) for key, tensor in meta.items()}
         write_initialization(folder / name / "init", own, learner, moved, 0, "card")
@@ -105,7 +105,6 @@ def test_joint_training_is_cross_entropy_over_all_training_classes(starts, tmp_p
         folder / "tiny",
         tmp_path / "joint",
         data__joint=True,
-        data__class_split="02",
         episodes={"ways": 25, "shots": 1, "queries": 2},
         objective="maml",
         inner={"steps": 0, "step_size": {"learn": "none"}},
@@ -114,7 +113,7 @@ def test_joint_training_is_cross_entropy_over_all_training_classes(starts, tmp_p
     )
     joint = config_from_dict(tree)
     trained = read_initialization(api.train(joint).initialization).meta
-    classes = sorted(bundled_class_split("banking77", "02")["train"])
+    classes = sorted(bundled_class_split("banking77", "01")["train"])
     label_of = {one.text: classes.index(one.label) for one in bundled_examples("banking77") if one.label in classes}
     learner, source = joint.learner.build(joint.seed), joint.data.open()
     leaves = {name: tensor.clone() for name, tensor in learner.initial.items()}
@@ -170,6 +169,25 @@ def test_options_of_methods(starts, tmp_path):
     tree = small_tree(folder / "tiny", folder / "out", learner__adapter={"rank": 4})
     with pytest.raises(ConfigError, match="is of another learner"):
         chosen_methods(["experts"], (0,), config_from_dict(tree), {"experts": {"starts": [folder / "a"]}})
+
+
+def test_no_start_was_trained_on_what_is_asked(starts, tmp_path):
+    """Split 02 trains with classes that split 01 tests with; a mixture of it does, too."""
+    config, folder = starts
+    asked = bundled_class_split("banking77", "01")
+    leaked = {*bundled_class_split("banking77", "02")["train"]} & {*asked["valid"], *asked["test"]}
+    learner, meta = api.starting_point(config)
+    second = {"name": "labelled_text", "dataset": "banking77", "class_split": "02"}
+    other = {"name": "labelled_text", "dataset": "oos"}
+    mixed = {"name": "mixture", "sources": [{"source": other}, {"source": second}]}
+    for name, data in (("second", second), ("mixed", mixed)):
+        own = small_config(folder / "tiny", tmp_path / name, data=data)
+        write_initialization(tmp_path / name / "init", own, learner, meta, 0, "card")
+        for method, option in (("other_starts", "starts"), ("experts", "starts"), ("fine_tuned_start", "start")):
+            path = tmp_path / name if option == "start" else [tmp_path / name]
+            with pytest.raises(ConfigError, match=f"was trained on classes .*: {', '.join(sorted(leaked)[:3])}"):
+                chosen_methods([method], (0,), config, {method: {option: path}})
+    assert seen_classes(config.data, TASK_SOURCES.build(other)) == []
 
 
 def test_documents_are_read_before_anything_is_measured(starts, tmp_path):

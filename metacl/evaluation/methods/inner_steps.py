@@ -24,6 +24,7 @@ from metacl.evaluation.methods.base import (
 from metacl.evaluation.walk import bound_after
 from metacl.initialization.folder import StoredInitialization, read_initialization
 from metacl.learners.base import LearnerConfig, Params
+from metacl.tasks import seen_classes
 
 Steps = Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)]
 Starts = Annotated[tuple[Path, ...], Field(min_length=1)]
@@ -134,12 +135,23 @@ def on_device(stored: StoredInitialization, scene: Scene) -> Params:
 
 
 def check_starts(method: AdaptationMethod, starts: Starts, config: RunConfig) -> None:
-    """Raise `ConfigError` unless each start is of the same model and adapter; `DataError` if one cannot be read."""
+    """Raise `ConfigError` unless each start is of the same model and adapter and trained on none of what is asked.
+
+    `DataError` if one cannot be read.
+    """
     for start in starts:
-        if _what_it_is_of(stored_start(start).config.learner) != _what_it_is_of(config.learner):
+        own = stored_start(start).config
+        if _what_it_is_of(own.learner) != _what_it_is_of(config.learner):
             raise ConfigError(
                 f"--methods {method.registered_name}: {start} is of another learner (model, adapter or head) than this "
                 f"run. Name runs with the same learner section."
+            )
+        seen = seen_classes(own.data, config.data)
+        if seen:
+            more = f" and {len(seen) - 3} more" if len(seen) > 3 else ""
+            raise ConfigError(
+                f"--methods {method.registered_name}: {start} was trained on classes that this evaluation tests or "
+                f"tunes with: {', '.join(seen[:3])}{more}. Name a run of the same class split, or of other data."
             )
 
 
