@@ -101,7 +101,7 @@ def on_class_splits(
         measured.append(own)
     splits = protocol.class_splits
     if len(runs) == 1:
-        if trained[0] is not None and trained[0].dataset == measured[0].dataset:
+        if measured[0].origin in {part.origin for part in runs[0].data.parts}:
             raise ConfigError(
                 f"--protocol {protocol.name}: this run was trained on classes that other splits of "
                 f"{measured[0].dataset} test with. Name {len(splits)} runs, one for each split, or other --data."

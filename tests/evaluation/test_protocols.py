@@ -75,7 +75,10 @@ def test_no_split_is_measured_by_a_run_that_was_trained_on_its_classes(runs):
     other = TASK_SOURCES.build({"name": "labelled_text", "dataset": "hwu64"})
     placed = on_class_splits(intents, configs[:1], other)
     assert [(place, data.dataset, data.class_split) for place, data in placed] == [(0, "hwu64", s) for s in FIVE]
+    parts = [{"source": {"name": "labelled_text", "dataset": name}} for name in ("hwu64", "banking77")]
+    mixed = small_config(runs / "tiny", runs / "mixed", data={"name": "mixture", "sources": parts})
     for given, data, message in (
+        ([mixed], other, "this run was trained on classes that other splits of hwu64 test with"),
         (configs[:1], None, "this run was trained on classes that other splits of banking77 test with"),
         (configs[:4], None, "it needs a run for each class split"),
         ([*configs[:4], configs[0]], None, "it needs a run for each class split"),
