@@ -52,17 +52,19 @@ class LabelWords(TransformerLearner):
     def labelled(self, texts: Sequence[str], labels: Sequence[int], names: Sequence[str]) -> list[str]:
         """Each of B texts, cut at the front until it fits, with the marker and the name of its class behind it."""
         return [
-            self._fitted(text, f"{self.marker}{in_words(names[label])}")
-            for text, label in zip(texts, labels, strict=True)
+            self._cut(text, [end := self._end(names[label])]) + end for text, label in zip(texts, labels, strict=True)
         ]
 
     @torch.no_grad()
     def class_scores(self, params: Params, texts: Sequence[str], names: Sequence[str]) -> Tensor:
         """Log-probability (B, N) of each of N names after each of B texts, up to a constant for each text.
 
+        A text is cut at the front until it fits with the longest name, so that all names are scored after the same.
         Where the whole text counts in the loss its own log-probability is in it, the same for all names.
         """
-        shown = [text for one in texts for text in self.labelled([one] * len(names), range(len(names)), names)]
+        ends = [self._end(name) for name in names]
+        ends_longest_first = sorted(ends, key=self._count, reverse=True)
+        shown = [cut + end for cut in (self._cut(text, ends_longest_first) for text in texts) for end in ends]
         parts = [
             -self.outputs(params, self.encode(shown[first : first + SCORED_TOGETHER], None))
             for first in range(0, len(shown), SCORED_TOGETHER)
@@ -84,16 +86,21 @@ class LabelWords(TransformerLearner):
         longer.config = longer._options = self.config.model_copy(update={"max_length": room, "padding": "groups"})
         return longer
 
-    def _fitted(self, text: str, end: str) -> str:
-        while (over := self._count(text + end) - self.config.max_length) > 0:
-            read = self.tokenizer(text, return_offsets_mapping=True, add_special_tokens=False)["offset_mapping"]
-            if over >= len(read):
-                raise DataError(
-                    f"learner.max_length: {self.config.max_length} tokens leave no room for a text before "
-                    f"{end[:60]!r}. Raise learner.max_length."
-                )
-            text = text[max(read[over][0], 1) :]
-        return text + end
+    def _end(self, name: str) -> str:
+        return f"{self.marker}{in_words(name)}"
+
+    def _cut(self, text: str, ends: Sequence[str]) -> str:
+        """As much of a text's end as leaves room for each of `ends`."""
+        for end in ends:
+            while (over := self._count(text + end) - self.config.max_length) > 0:
+                read = self.tokenizer(text, return_offsets_mapping=True, add_special_tokens=False)["offset_mapping"]
+                if over >= len(read):
+                    raise DataError(
+                        f"learner.max_length: {self.config.max_length} tokens leave no room for a text before "
+                        f"{end[:60]!r}. Raise learner.max_length."
+                    )
+                text = text[max(read[over][0], 1) :]
+        return text
 
     def _count(self, text: str) -> int:
         return len(self.tokenizer(text)["input_ids"])

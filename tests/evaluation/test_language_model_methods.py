@@ -143,6 +143,15 @@ def test_a_text_too_long_is_cut_at_its_front(scene):
     assert len(cut) == 40 and cut.endswith("xabc\nLabel: b")
 
 
+def test_names_of_any_length_are_scored_after_the_same_text(made, scene):
+    names, text = ["ab", "a longer name"], "so pot bean coin ring " * 4
+    kept = text[-(40 - len("\nLabel: a longer name")) :]  # a token a character
+    expected = likelihoods(made[1], [f"{kept}\nLabel: "], names)
+    learner = scene.worker.learner
+    found = learner.class_scores(learner.initial, [text], names).numpy()
+    np.testing.assert_allclose(found[:, 1] - found[:, 0], expected[:, 1] - expected[:, 0], rtol=1e-4, atol=1e-4)
+
+
 def test_in_turn():
     assert in_turn(list("abcde"), [0, 0, 1, 1, 1]) == list("acbde")
 
