@@ -92,6 +92,16 @@ class TransformerConfig(LearnerConfig):
         """Eager attention has it."""
         return self.attention == "eager"
 
+    def check_positions(self, architecture: Any) -> None:
+        """Raise `ConfigError` if a model of this architecture has no place for a text and the prompt before it."""
+        limit = getattr(architecture, "max_position_embeddings", None)
+        prompt = 0 if self.adapter is None else self.adapter.prompt_tokens
+        if limit is not None and self.max_length + prompt > limit:
+            before = f" and {prompt} of the prompt before them" if prompt else ""
+            raise ConfigError(
+                f"learner.max_length: {self.max_length} tokens{before}, but {self.model} has {limit} positions."
+            )
+
     def source(self) -> str:
         """Where the weights are taken from."""
         return f"{self.model} from {find_pretrained(self.model).origin}"
@@ -115,13 +125,7 @@ class TransformerLearner(Learner):
         self.ranks = engine.ranks
         folder = find_pretrained(config.model).folder
         architecture, self.tokenizer = load_config_and_tokenizer(folder)
-        limit = getattr(architecture, "max_position_embeddings", None)
-        prompt = 0 if config.adapter is None else config.adapter.prompt_tokens
-        if limit is not None and config.max_length + prompt > limit:
-            before = f" and {prompt} of the prompt before them" if prompt else ""
-            raise ConfigError(
-                f"learner.max_length: {config.max_length} tokens{before}, but {config.model} has {limit} positions."
-            )
+        config.check_positions(architecture)
         model = engine.load(kind, folder, config.attention, config.base_dtype, device)
         adapter = config.adapter
         self.adapted: Adapted = engine.adapt_all(model) if adapter is None else adapter.attach(model, seed)

@@ -214,6 +214,15 @@ def test_all_methods_but_those_that_do_not_fit(worker):
         chosen_methods(["prototipes"], (0,), worker.config)
 
 
+def test_a_prompt_without_a_place_is_left_out(tmp_path):
+    """512 positions, all of them for the text."""
+    config = small_config(save_tiny_bert(tmp_path / "tiny"), tmp_path, learner__max_length=512)
+    tuned = [method.what for method in chosen_methods(["all"], (0,), config) if isinstance(method, FineTuning)]
+    assert tuned == ["full", "last_layers", "lora", "ia3"]
+    with pytest.raises(ConfigError, match=r"--methods fine_tuning: its prompt has no place.*512 positions"):
+        chosen_methods(["fine_tuning"], (0,), config)
+
+
 @pytest.mark.parametrize(
     ("what", "tuned"),
     [("full", "model."), ("last_layers", "layer.2."), ("lora", "lora_"), ("ia3", "ia3_"), ("prompt", "prompt_")],

@@ -64,12 +64,12 @@ def chosen_methods(
                 f"--methods {name}: it needs {missing[0]}. Give --method-option {name}.{missing[0]}=runs/a, or of "
                 f"several [runs/a, runs/b]."
             )
-        method = METHODS.build({"name": name, **given})
-        obstacle = method.obstacle(config)
-        if obstacle is None:
-            found += _variants(method, given)
-        elif not everything:
-            raise ConfigError(f"--methods {name}: {obstacle}")
+        for method in _variants(METHODS.build({"name": name, **given}), given):
+            obstacle = method.obstacle(config)
+            if obstacle is None:
+                found.append(method)
+            elif not everything:
+                raise ConfigError(f"--methods {name}: {obstacle}")
     return [*found, MetaLearned(steps=tuple(steps))]
 
 

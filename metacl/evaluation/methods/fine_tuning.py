@@ -16,10 +16,13 @@ from torch import Tensor
 
 from metacl.adaptation import InnerLoop
 from metacl.config import RunConfig
+from metacl.errors import ConfigError
 from metacl.evaluation.methods.base import METHODS, AdaptationMethod, Examples, Predictor, Row, Scene
 from metacl.evaluation.methods.inner_steps import check_starts, stored_start
 from metacl.learners import LEARNERS
-from metacl.learners.base import CPU, HEAD, Learner, Params, Task
+from metacl.learners.base import CPU, HEAD, Learner, LearnerConfig, Params, Task
+from metacl.learners.loading import load_config_and_tokenizer
+from metacl.learners.pretrained import find_pretrained
 from metacl.learners.transformer import TransformerConfig
 from metacl.metagradients import plain_gradient, trajectory
 from metacl.objectives import ProtoMAML
@@ -146,15 +149,30 @@ class FineTuning(Tuned):
         """A prompt's are higher."""
         return PROMPT_RATES if self.what == "prompt" else RATES
 
+    def obstacle(self, config: RunConfig) -> str | None:
+        """A prompt must fit in before the longest text."""
+        found = super().obstacle(config)
+        if found is not None or self.what != "prompt":
+            return found
+        learner = LEARNERS.build(_tunable_config(config.learner, self._changes(config.learner)))
+        assert isinstance(learner, TransformerConfig), "checked before"
+        try:
+            learner.check_positions(load_config_and_tokenizer(find_pretrained(learner.model).folder)[0])
+        except ConfigError as error:
+            return f"its prompt has no place. {error} Name what is tuned: --method-option fine_tuning.what=lora."
+        return None
+
     def learner_and_start(self, scene: Scene) -> tuple[Learner, Params]:
         """The pretrained model with an adapter of its own kind."""
-        config = scene.worker.config.learner
-        assert isinstance(config, TransformerConfig), "checked before"
-        adapter = ADAPTERS[self.what]
-        if adapter is not None and config.adapter is not None:
-            adapter = {**adapter, "targets": config.adapter.targets}
-        learner = _tunable(scene, {"adapter": adapter})
+        learner = _tunable(scene, self._changes(scene.worker.config.learner))
         return learner, learner.initial
+
+    def _changes(self, learner: LearnerConfig) -> dict[str, Any]:
+        assert isinstance(learner, TransformerConfig), "checked before"
+        adapter = ADAPTERS[self.what]
+        if adapter is not None and learner.adapter is not None:
+            adapter = {**adapter, "targets": learner.adapter.targets}
+        return {"adapter": adapter}
 
     def depth(self, learner: Learner) -> int | None:
         """That of the last layers."""
@@ -192,9 +210,12 @@ class FineTunedStart(Tuned):
 
 def _tunable(scene: Scene, changes: dict[str, Any]) -> Learner:
     """The run's learner with these changes, in float32 and in batches of any shape."""
-    changed = {**scene.worker.config.learner.to_dict(), **changes, "padding": "groups", "base_dtype": "float32"}
-    described = json.dumps(changed, sort_keys=True, default=str)
+    described = json.dumps(_tunable_config(scene.worker.config.learner, changes), sort_keys=True, default=str)
     return _learner(described, scene.worker.config.seed, scene.worker.learner.device)
+
+
+def _tunable_config(learner: LearnerConfig, changes: dict[str, Any]) -> dict[str, Any]:
+    return {**learner.to_dict(), **changes, "padding": "groups", "base_dtype": "float32"}
 
 
 def _outputs(learner: Learner, bound: Params, examples: Examples) -> Tensor:
