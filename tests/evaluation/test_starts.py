@@ -13,12 +13,27 @@ from metacl import api
 from metacl.config import Evaluation, config_from_dict
 from metacl.coordination.worker import Worker
 from metacl.errors import ConfigError, DataError
-from metacl.evaluation.methods import Experts, FineTunedStart, MetaLearned, OtherStarts, Row, Scene, chosen_methods
+from metacl.evaluation.few_shot import CompareMethods
+from metacl.evaluation.methods import (
+    Experts,
+    FineTunedStart,
+    FineTuning,
+    LabelNames,
+    MetaLearned,
+    OtherStarts,
+    Row,
+    Scene,
+    chosen_methods,
+)
+from metacl.evaluation.methods.fine_tuning import ADAPTERS, _learner
+from metacl.evaluation.methods.inner_steps import stored_start
 from metacl.initialization import read_initialization, write_initialization
 from metacl.objectives import class_means
 from metacl.tasks import TASK_SOURCES, EpisodeShape, TaskAddress, seen_classes
 from metacl.tasks.bundled import bundled_class_split, bundled_examples
 from tests.small_runs import save_tiny_bert, small_config, small_tree
+
+ADDRESS = TaskAddress("test", 1, 0, 0)
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +111,48 @@ def test_fine_tuning_from_a_start_is_torchs_adam(starts, scene):
             scores = learner.outputs(leaves, learner.encode(list(scene.query.inputs), None))
             torch.testing.assert_close(found[step], scores, rtol=1e-3, atol=1e-3)
     assert list(found) == [1, 3]
+
+
+def test_what_serves_several_episodes_is_made_once_and_before_any_time_is_taken(starts):
+    config, folder = starts
+    worker = Worker(config)
+    tuned = [FineTuning(what=what, steps=(1,), learning_rate=1e-3) for what in ADAPTERS]
+    methods = (
+        *tuned,
+        FineTunedStart(start=folder / "a", steps=(1,), learning_rate=1e-3),
+        Experts(steps=(0,), starts=(folder / "a", folder / "b"), key_episodes=1),
+        OtherStarts(steps=(0,), starts=(folder / "b",)),
+        LabelNames(),
+    )
+    shape = EpisodeShape(ways=2, shots=1, queries=1)
+    stored_start.cache_clear()
+    _learner.cache_clear()
+    for place in range(2):
+        episode = worker.source.episode(TaskAddress("test", 1, 0, place), shape)
+        scene = Scene(worker, worker.layout.flatten(worker.initial), episode)
+        scene.frozen.of(scene.support)
+        for method in methods:
+            method.prepare(scene)
+            known = _learner.cache_info().misses, stored_start.cache_info().misses, len(scene.frozen._known)
+            list(method.adapt(scene))
+            assert known == (_learner.cache_info().misses, stored_start.cache_info().misses, len(scene.frozen._known))
+    assert _learner.cache_info().misses == 5  # no adapter, LoRA, IA3, a prompt, the run's own
+
+
+def test_a_method_is_prepared_before_it_adapts(starts):
+    said = []
+
+    class Noting(LabelNames):
+        def prepare(self, scene):
+            said.append("prepared")
+
+        def adapt(self, scene):
+            said.append("adapted")
+            return super().adapt(scene)
+
+    worker = Worker(starts[0])
+    CompareMethods((Noting(),), EpisodeShape(ways=2, shots=1, queries=1))(worker, ADDRESS, np.zeros(0, np.float32))
+    assert said == ["prepared", "adapted"]
 
 
 def test_joint_training_is_cross_entropy_over_all_training_classes(starts, tmp_path):

@@ -106,6 +106,10 @@ class Tuned(AdaptationMethod):
         """One a number of steps."""
         return [Row(self.label, step) for step in sorted(set(self.steps))]
 
+    def prepare(self, scene: Scene) -> None:
+        """Load the model."""
+        self.learner_and_start(scene)
+
     def adapt(self, scene: Scene) -> Iterator[tuple[Row, Predictor]]:
         """A predictor after every number of steps asked for; its scores are logits."""
         assert self.learning_rate is not None, "one of the candidates adapts"
@@ -227,7 +231,7 @@ def _layer(name: str) -> int | None:
     return int(found.group(1)) if found else None
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=len(ADAPTERS) + 1)
 def _learner(config: str, seed: int, device: torch.device = CPU) -> Learner:
-    """Loaded once a process."""
+    """Loaded once a process: what each way of fine-tuning tunes, and the run's own, are all asked in every episode."""
     return LEARNERS.build(json.loads(config)).build(seed, device)

@@ -109,6 +109,11 @@ class OtherStarts(InnerSteps):
         """One a start and number of steps."""
         return [Row(f"from {start}", step) for start in self.starts for step in sorted(set(self.steps))]
 
+    def prepare(self, scene: Scene) -> None:
+        """Read the starts."""
+        for start in self.starts:
+            stored_start(start)
+
     def adapt(self, scene: Scene) -> Iterator[tuple[Row, Predictor]]:
         """One start after another."""
         for start in self.starts:
