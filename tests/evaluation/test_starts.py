@@ -209,12 +209,17 @@ def test_options_of_methods(starts, tmp_path):
 
     (fine, _) = chosen(["fine_tuning"], fine_tuning={"what": "ia3", "steps": [10, 100]})
     assert [row.steps for row in fine.rows()] == [10, 100]
-    (other, _) = chosen(["other_starts"], other_starts={"starts": [str(folder / "a")]})
+    for written in (str(folder / "a"), [str(folder / "a")]):
+        (other, _) = chosen(["other_starts"], other_starts={"starts": written})
+        assert other.starts == (folder / "a",)
     assert [row.steps for row in other.rows()] == [0, 2]
     names = {method.registered_name for method in chosen(["all"], experts={"starts": [folder / "a", folder / "b"]})}
     assert "experts" in names and "other_starts" not in names
     for names, options, message in (
-        (["experts"], {}, r"--methods experts: it needs starts\. Give --method-option experts\.starts="),
+        (["experts"], {}, r"Give --method-option experts\.starts=runs/a or \[runs/a, runs/b\]\."),
+        (["fine_tuned_start"], {}, r"it needs start\. Give --method-option fine_tuned_start\.start=runs/a\."),
+        (["experts"], {"experts": {"starts": 3}}, r"--method-option experts\.starts: "),
+        (["prototipes"], {}, "--methods: there is no method 'prototipes'"),
         (["retrieval"], {"experts": {"starts": ["a"]}}, "--method-option experts: it is not among --methods"),
         (["retrieval"], {"retrival": {}}, "Did you mean 'retrieval'"),
         (["retrieval"], {"retrieval": {"neighbors": 3}}, "Did you mean 'neighbours'"),

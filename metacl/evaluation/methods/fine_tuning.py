@@ -194,7 +194,7 @@ class FineTunedStart(Tuned):
     everything but the head is taken. The rest as of fine_tuning.
     """
 
-    start: Path
+    start: Annotated[Path, Field(examples=["runs/a"])]
 
     @property
     def label(self) -> str:

@@ -6,9 +6,9 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, NonNegativeInt
+from pydantic import BeforeValidator, Field, NonNegativeInt
 
 from metacl.config import RunConfig
 from metacl.errors import ConfigError
@@ -27,7 +27,16 @@ from metacl.learners.base import LearnerConfig, Params
 from metacl.tasks import seen_classes
 
 Steps = Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)]
-Starts = Annotated[tuple[Path, ...], Field(min_length=1)]
+
+
+def _several(value: Any) -> Any:
+    """One folder is a list of one."""
+    return (value,) if isinstance(value, str | Path) else value
+
+
+Starts = Annotated[
+    tuple[Path, ...], BeforeValidator(_several), Field(min_length=1, examples=["runs/a", "[runs/a, runs/b]"])
+]
 
 
 class InnerSteps(AdaptationMethod):
