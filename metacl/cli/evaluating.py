@@ -252,8 +252,8 @@ def report(
 ) -> None:
     """Put the results of several runs side by side; differences are paired only within a run's own report.
 
-    --threshold 90: how many of the measured inner steps, and where the runs differ in their shots alone how many
-    examples a class, each method needs for that mean accuracy.
+    --threshold 90: how many of the measured inner steps, and where they are one run's with several shots how
+    many examples a class, each method needs for that mean accuracy.
     """
     from metacl.reporting import as_latex, compare, reaching, read_results
 
