@@ -194,8 +194,9 @@ def test_joint_training_is_cross_entropy_over_all_training_classes(starts, tmp_p
     for name in ("other_starts", "experts"):
         with pytest.raises(ConfigError, match="learned a head for 25 classes, and these episodes have 5"):
             chosen_methods([name], (0,), asked, {name: {"starts": [tmp_path / "joint"]}})
-    with pytest.raises(DataError, match=r"Set episodes\.ways=25"):
-        joint.data.open().check("train", EpisodeShape(ways=5, shots=1, queries=2))
+    for shape in ({"ways": 5}, {"ways": {"min": 5, "max": 25}}):
+        with pytest.raises(DataError, match=r"Set episodes\.ways=25"):
+            joint.data.open().check("train", EpisodeShape.model_validate({**shape, "shots": 1, "queries": 2}))
     joint.data.open().check("test", EpisodeShape(ways=5, shots=1, queries=2))
     with pytest.raises(ConfigError, match=r"data\.joint"):
         config_from_dict({**tree, "data": {"name": "labelled_text", "path": "x", "joint": True, "out_of_scope": "y"}})

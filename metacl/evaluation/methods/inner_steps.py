@@ -101,7 +101,7 @@ class Pretrained(OneStart):
 
 @METHODS.register("other_starts")
 class OtherStarts(InnerSteps):
-    """What other runs learned, each with its own inner loop: joint training, another algorithm, other data.
+    """What other runs learned, each with its own inner loop: another algorithm, other data.
 
     starts : folders of runs or initializations on the same pretrained model with the same adapter.
     """
