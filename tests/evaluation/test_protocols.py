@@ -120,6 +120,13 @@ def test_over_splits_intervals_are_of_all_episodes_and_the_spread_of_the_splits(
 
 def test_runs_on_their_own_splits(runs, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(PROTOCOLS, "intents", replace(PROTOCOLS["intents"], episodes=2, class_splits=("02", "03")))
+    counted = []
+
+    def worst(splits, row, *_):
+        counted.append(([len(scores) for scores, _ in splits], row))
+        return [{"true": "a", "predicted": "b", "times": 2, "of": len(splits)}]
+
+    monkeypatch.setattr(api, "worst_confusions", worst)
     asked = ("--protocol", "intents", "--shots", "1", "--steps", "0,1", "--report", str(tmp_path / "report"))
     with pytest.raises(SystemExit) as exit_:
         main(["evaluate", str(runs / "03"), str(runs / "02"), *asked])
@@ -133,6 +140,10 @@ def test_runs_on_their_own_splits(runs, tmp_path, monkeypatch, capsys):
         own = [one["rows"][place]["accuracy"]["mean"] for one in found["by_split"]]
         assert row["accuracy"]["mean"] == pytest.approx(np.mean(own))
         assert row["spread"] == pytest.approx(np.std(own, ddof=1))
+    learned = [row for row in found["rows"] if row["method"] == "meta-learned"]
+    best = max(learned, key=lambda row: row["accuracy"]["mean"])
+    assert counted[-1] == ([2, 2], Row("meta-learned", best["steps"]))
+    assert [one["of"] for one in found["confusions"]] == [2]
     page = (tmp_path / "report/5-way_1-shot.html").read_text()
     assert "By class split" in page and "ProtAugment" in page
     with (tmp_path / "report/5-way_1-shot.csv").open() as file:
