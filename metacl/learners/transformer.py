@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import PositiveInt, model_validator
@@ -140,6 +141,15 @@ class TransformerLearner(Learner):
         self._prefix = FrozenPrefix(self.module, self.adapted.module_names.values())
         self._forward = threading.RLock()
         """Held while the module runs: the prefix and `functional_call` change it for that long."""
+
+    def without_prompt(self) -> Self:
+        """A view of the same weights. A prompt begins as random words: with it, it is not the pretrained model."""
+        if not self.adapted.prompt_tokens:
+            return self
+        plain = copy.copy(self)
+        plain.adapted = Adapted(self.adapted.model.get_base_model(), {})
+        plain.module = plain.adapted.model
+        return plain
 
     def as_prompt(self, text: str) -> str:
         """What is given to the model for it to go on after `text`. Default: the text."""

@@ -152,6 +152,15 @@ def test_names_of_any_length_are_scored_after_the_same_text(made, scene):
     np.testing.assert_allclose(found[:, 1] - found[:, 0], expected[:, 1] - expected[:, 0], rtol=1e-4, atol=1e-4)
 
 
+def test_a_learned_prompt_is_no_part_of_the_pretrained_model(made):
+    worker = Worker(config_from_dict({**made[2], "learner": {**made[2]["learner"], "adapter": {"kind": "prompt"}}}))
+    episode = worker.source.episode(TaskAddress("test", 1, 0, 0), SHAPE)
+    scene = Scene(worker, worker.layout.flatten(worker.initial), episode)
+    expected = likelihoods(made[1], [f"{text}\nLabel: " for text in scene.query.inputs], in_words(scene))
+    found = only(ZeroShotPrompt(), scene)
+    np.testing.assert_allclose(found, expected - expected.max(1, keepdims=True), rtol=1e-4, atol=1e-4)
+
+
 def test_in_turn():
     assert in_turn(list("abcde"), [0, 0, 1, 1, 1]) == list("acbde")
 

@@ -9,10 +9,12 @@ from sklearn.linear_model import LogisticRegression as Sklearn
 from sklearn.metrics.pairwise import cosine_similarity
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid, NearestNeighbors
 from sklearn.preprocessing import normalize
+from transformers import AutoModel, AutoTokenizer
 
 from metacl.coordination.worker import Worker
 from metacl.errors import ConfigError
 from metacl.evaluation.few_shot import CompareMethods
+from metacl.evaluation.frozen_features import FrozenFeatures
 from metacl.evaluation.methods import (
     Examples,
     FineTuning,
@@ -187,6 +189,16 @@ def test_frozen_features_of_a_text_do_not_depend_on_the_others(worker):
     again = scene.frozen.of_texts(list(reversed(query.inputs)))
     assert torch.equal(together, again.flip(0))
     assert scene.frozen is scene_of(worker)[0].frozen  # the worker's, not the episode's
+
+
+def test_frozen_features_are_those_of_the_model_without_a_prompt(tmp_path):
+    folder, text = save_tiny_bert(tmp_path / "tiny"), "where is my card"
+    worker = Worker(small_config(folder, tmp_path / "out", learner__adapter={"kind": "prompt"}))
+    tokens = AutoTokenizer.from_pretrained(folder)(text, return_tensors="pt")
+    with torch.no_grad():
+        hidden = AutoModel.from_pretrained(folder).eval()(**tokens).last_hidden_state
+    expected = torch.nn.functional.normalize(hidden.mean(1), dim=-1)
+    torch.testing.assert_close(FrozenFeatures(worker).of_texts([text]), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_frozen_methods_cost_no_pass_through_the_frozen_layers(worker, monkeypatch):
