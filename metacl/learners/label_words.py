@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Self
 
@@ -22,8 +22,8 @@ from metacl.learners.transformer import TransformerConfig, TransformerLearner
 from metacl.tasks.episode import ArrayEpisode, Episode
 
 MARKER = "\nLabel: "
-SCORED_TOGETHER = 64
-"""Texts that are scored in one go; bounds the memory of their logits."""
+TOKENS_TOGETHER = 2048
+"""Of the texts that are scored in one go, padding included; bounds the memory of their logits."""
 
 
 class LabelWords(TransformerLearner):
@@ -65,11 +65,19 @@ class LabelWords(TransformerLearner):
         ends = [self._end(name) for name in names]
         ends_longest_first = sorted(ends, key=self._count, reverse=True)
         shown = [cut + end for cut in (self._cut(text, ends_longest_first) for text in texts) for end in ends]
-        parts = [
-            -self.outputs(params, self.encode(shown[first : first + SCORED_TOGETHER], None))
-            for first in range(0, len(shown), SCORED_TOGETHER)
-        ]
+        parts = [-self.outputs(params, self.encode(part, None)) for part in self._in_parts(shown)]
         return torch.cat(parts).view(len(texts), len(names))
+
+    def _in_parts(self, texts: Sequence[str]) -> Iterator[Sequence[str]]:
+        """In order, as many at a time as `TOKENS_TOGETHER` has room for; at least one."""
+        first = longest = 0
+        for place, text in enumerate(texts):
+            length = self.config.max_length if self.config.few_shapes else self._count(text)
+            longest = max(longest, length)
+            if place > first and longest * (place + 1 - first) > TOKENS_TOGETHER:
+                yield texts[first:place]
+                first, longest = place, length
+        yield texts[first:]
 
     def fits(self, text: str, names: Sequence[str]) -> bool:
         """Whether a text leaves room for the longest name."""

@@ -161,6 +161,23 @@ def test_a_learned_prompt_is_no_part_of_the_pretrained_model(made):
     np.testing.assert_allclose(found, expected - expected.max(1, keepdims=True), rtol=1e-4, atol=1e-4)
 
 
+def test_what_is_scored_together_is_bounded_in_tokens(scene, monkeypatch):
+    learner, names, texts = scene.worker.learner, ["ab", "a longer name"], [count * "so " for count in (1, 7, 7, 2, 5)]
+    together = learner.class_scores(learner.initial, texts, names)
+    sizes, encode = [], type(learner).encode
+
+    def noted(self, texts, labels):
+        batch = encode(self, texts, labels)
+        sizes.append(len(texts) * max(group.inputs["input_ids"].shape[1] for group in batch.groups))
+        return batch
+
+    monkeypatch.setattr(type(learner), "encode", noted)
+    monkeypatch.setattr("metacl.learners.label_words.TOKENS_TOGETHER", 100)
+    apart = learner.class_scores(learner.initial, texts, names)
+    assert 2 < len(sizes) < 10 and max(sizes) <= 100
+    torch.testing.assert_close(apart, together, rtol=1e-4, atol=1e-4)
+
+
 def test_in_turn():
     assert in_turn(list("abcde"), [0, 0, 1, 1, 1]) == list("acbde")
 
