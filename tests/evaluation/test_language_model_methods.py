@@ -16,6 +16,7 @@ from metacl.coordination.worker import Worker
 from metacl.errors import ConfigError
 from metacl.evaluation.methods import InContext, MetaLearned, Retrieval, Row, Scene, ZeroShotPrompt, chosen_methods
 from metacl.evaluation.methods.in_context import in_turn
+from metacl.evaluation.methods.retrieval import _known_words
 from metacl.learners.base import Batch
 from metacl.tasks import EpisodeShape, TaskAddress
 from tests.small_models import save_family
@@ -107,9 +108,9 @@ def test_the_nearest_examples_stand_last_after_the_documents(made, scene, tmp_pa
     names, texts = in_words(scene), list(scene.support.inputs)
     documents = ["a gale is a wind", "soup is hot", "moss is green"]
     (tmp_path / "notes.txt").write_text("\n".join(documents))
-    tf_idf = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5)).fit([*texts, *documents])
 
     def nearest(asked, among, count):
+        tf_idf = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5)).fit(among)
         order = np.argsort(-cosine_similarity(tf_idf.transform([asked]), tf_idf.transform(among))[0], kind="stable")
         return [among[place] for place in order[:count]][::-1]
 
@@ -121,6 +122,17 @@ def test_the_nearest_examples_stand_last_after_the_documents(made, scene, tmp_pa
     expected = likelihoods(made[1], asked, names)
     method = Retrieval(neighbours=2, fetched=1, documents=tmp_path / "notes.txt")
     np.testing.assert_allclose(only(method, scene), expected - expected.max(1, keepdims=True), rtol=1e-4, atol=1e-4)
+
+
+def test_documents_are_weighed_once_and_before_any_time_is_taken(scene, tmp_path):
+    (tmp_path / "notes.txt").write_text("a gale is a wind\nsoup is hot")
+    method = Retrieval(documents=tmp_path / "notes.txt")
+    before = _known_words.cache_info().misses
+    method.prepare(scene)
+    assert _known_words.cache_info().misses == before + 1
+    for _ in range(2):
+        only(method, scene)
+    assert _known_words.cache_info().misses == before + 1
 
 
 def test_what_does_not_fit_is_left_out_from_the_front(made, scene):

@@ -21,6 +21,7 @@ from metacl.evaluation.methods import (
     LabelNames,
     MetaLearned,
     OtherStarts,
+    Retrieval,
     Row,
     Scene,
     chosen_methods,
@@ -113,7 +114,7 @@ def test_fine_tuning_from_a_start_is_torchs_adam(starts, scene):
     assert list(found) == [1, 3]
 
 
-def test_what_serves_several_episodes_is_made_once_and_before_any_time_is_taken(starts):
+def test_what_serves_several_episodes_is_made_once_and_before_any_time_is_taken(starts, tmp_path):
     config, folder = starts
     worker = Worker(config)
     tuned = [FineTuning(what=what, steps=(1,), learning_rate=1e-3) for what in ADAPTERS]
@@ -123,7 +124,9 @@ def test_what_serves_several_episodes_is_made_once_and_before_any_time_is_taken(
         Experts(steps=(0,), starts=(folder / "a", folder / "b"), key_episodes=1),
         OtherStarts(steps=(0,), starts=(folder / "b",)),
         LabelNames(),
+        Retrieval(documents=tmp_path / "notes.txt"),
     )
+    (tmp_path / "notes.txt").write_text("a lost card\na late transfer\na fee")
     shape = EpisodeShape(ways=2, shots=1, queries=1)
     stored_start.cache_clear()
     _learner.cache_clear()
