@@ -1,0 +1,111 @@
+"""Trains the starts and measures every row of every cell that is not measured yet, most telling rows first."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from episodes import QUERIES, Episodes
+from frozen import HERE, SHAPES, SPLITS
+from rows import GROUPS, Group
+from starts import RUNS, Starts, trained
+
+from metacl.coordination.run_folder import write_text
+from metacl.coordination.worker import Worker
+from metacl.evaluation.few_shot import CompareMethods, EpisodeScore
+from metacl.evaluation.methods import AdaptationMethod
+from metacl.tasks import EpisodeShape, TaskAddress
+
+CELLS = {
+    "hwu64": ("5w1s", "5w5s", "15w1s"),
+    "banking77": ("5w1s", "5w5s", "15w1s"),
+    "huffpost": ("5w1s", "5w5s"),
+}
+CHOSEN = HERE / "chosen.json"
+VALIDATION_EPISODES = 8
+TUNED_ON = "01"
+"""The split on whose validation classes rates are chosen, once a cell."""
+
+
+def scores_of(
+    worker: Worker, methods: Sequence[AdaptationMethod], shape: str, part: str, episodes: int, meta: np.ndarray
+) -> list[tuple[EpisodeScore, ...]]:
+    """The methods' answers to the first episodes of a split's test or validation classes."""
+    ways, shots = SHAPES[shape]
+    asked = EpisodeShape(ways=min(ways, len(worker.source.classes[part])), shots=shots, queries=QUERIES)
+    addresses = [TaskAddress(part, 1, 0, index) for index in range(episodes)]
+    work = CompareMethods(tuple(methods), asked)
+    return [work(worker, address, meta) for address in addresses]
+
+
+def with_rates(starts: Starts, group: Group, dataset: str, shape: str) -> list[AdaptationMethod]:
+    """The group's methods, each with the rate that is best on the validation classes; chosen once."""
+    chosen = json.loads(CHOSEN.read_text("utf-8")) if CHOSEN.exists() else {}
+    found = []
+    for method in group.methods(starts.adapter):
+        candidates = method.candidates()
+        if len(candidates) == 1:
+            found.append(candidates[0])
+            continue
+        key = f"{dataset} {shape} {method.rows()[-1].method}"
+        if key not in chosen:
+            scores = scores_of(starts.worker, candidates, shape, "valid", VALIDATION_EPISODES, starts.meta)
+            rows = len(method.rows())
+            # A candidate's last row is the one after most steps.
+            means = np.mean([[score.accuracy for score in of[rows - 1 :: rows]] for of in scores], 0)
+            options = [candidate.chosen_option()[1] for candidate in candidates]
+            chosen[key] = {"chosen": options[int(means.argmax())], "valid": dict(zip(options, means, strict=True))}
+            write_text(CHOSEN, json.dumps(chosen, indent=1) + "\n")
+        found += [one for one in candidates if one.chosen_option()[1] == chosen[key]["chosen"]]
+    return found
+
+
+def measure(group: Group, dataset: str, split: str, runs: Path = RUNS) -> None:
+    """The group's rows in all cells of the data set, if they are not there."""
+    kept = Episodes(group.name)
+    first = group.methods(Path())
+    missing = [
+        shape
+        for shape in CELLS[dataset]
+        if not all(kept.has(f"{dataset} {shape}", row, split) for method in first for row in method.rows())
+    ]
+    if not missing:
+        return
+    starts = trained(dataset, split, runs)
+    for shape in missing:
+        tuned_by = starts if split == TUNED_ON else trained(dataset, TUNED_ON, runs)
+        methods = [
+            method.model_copy(update={"adapter": starts.adapter}) if hasattr(method, "adapter") else method
+            for method in with_rates(tuned_by, group, dataset, shape)
+        ]
+        scores = scores_of(starts.worker, methods, shape, "test", group.episodes, starts.meta)
+        kept.add(f"{dataset} {shape}", split, scores)
+        rows = {score.row: [] for score in scores[0]}
+        for of_episode in scores:
+            for score in of_episode:
+                rows[score.row].append(100 * score.accuracy)
+        said = ", ".join(f"{row.method} {row.steps}: {np.mean(of):.2f}" for row, of in rows.items())
+        print(f"{dataset} {shape} split {split}: {said}", flush=True)
+
+
+def main() -> int:
+    """Everything that is not measured yet."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--groups", nargs="*", default=[group.name for group in GROUPS])
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    for group in GROUPS:
+        if group.name in options.groups:
+            for split in SPLITS:
+                for dataset in CELLS:
+                    measure(group, dataset, split)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,82 @@
+"""The rows that train something, in groups that are measured together: what one costs decides on how many episodes.
+
+Those of frozen features are measured by frozen.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from pydantic import PositiveFloat
+from safetensors.torch import load_file
+
+from metacl.coordination.flat import Flat
+from metacl.evaluation.methods import AdaptationMethod, FineTuning, MetaLearned, Pretrained, Scene
+from metacl.evaluation.methods.inner_steps import InnerSteps
+from metacl.learners.base import HEAD, STEP_SIZE
+
+STEPS = 3
+"""Inner steps, in training and measuring."""
+RATES = (0.1, 0.3, 1.0)
+"""What the jointly trained start's inner loop is tried with on validation classes."""
+FINE_TUNING_RATES = (3e-4, 1e-3, 3e-3)
+JOINT = "joint training"
+
+
+class JointStart(InnerSteps):
+    """The run's inner loop from a jointly trained adapter, at one rate; the head moves `HEAD_FACTOR` times as fast."""
+
+    adapter: Path
+    rate: PositiveFloat = RATES[0]
+
+    @property
+    def label(self) -> str:
+        """How it was trained."""
+        return JOINT
+
+    def candidates(self) -> list[AdaptationMethod]:
+        """One a rate."""
+        return [self.model_copy(update={"rate": rate}) for rate in RATES]
+
+    def chosen_option(self) -> tuple[str, float]:
+        """The rate."""
+        return "learning rate", self.rate
+
+    def start(self, scene: Scene) -> Flat:
+        """The adapter, with the rate in the place of learned step sizes."""
+        start = {**scene.worker.initial, **load_file(self.adapter)}
+        for name, tensor in start.items():
+            if name.startswith(STEP_SIZE):
+                factor = HEAD_FACTOR if name.startswith(STEP_SIZE + HEAD) else 1.0
+                start[name] = torch.full_like(tensor, factor * self.rate)
+        return scene.worker.layout.flatten(start)
+
+
+HEAD_FACTOR = 3.0
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows measured together on the first `episodes` of a split's 600."""
+
+    name: str
+    episodes: int
+
+    def methods(self, joint_adapter: Path) -> list[AdaptationMethod]:
+        """Before any rate is chosen."""
+        if self.name == "starts":
+            joint = JointStart(steps=(0, STEPS), adapter=joint_adapter)
+            return [Pretrained(steps=(STEPS,)), MetaLearned(steps=(0, STEPS)), joint]
+        return [FineTuning.model_validate({"what": self.name, "steps": (10,), "learning_rates": FINE_TUNING_RATES})]
+
+
+GROUPS = (
+    Group("starts", 40),
+    Group("lora", 8),
+    Group("last_layers", 8),
+    Group("ia3", 8),
+    Group("full", 8),
+)
+"""In the order in which they are measured."""
