@@ -478,12 +478,15 @@ def doctor() -> None:
 def list_components() -> None:
     """List what a config can choose by name: presets, objectives, estimators, task sources, learners, strategies."""
     from metacl.adaptation import INNER_OPTIMIZERS, PRECONDITIONERS
-    from metacl.config import AGGREGATORS, ESTIMATORS, LEARNERS, OBJECTIVES, TASK_SOURCES
+    from metacl.aggregation import AGGREGATORS
     from metacl.continual.strategies import STRATEGIES
     from metacl.continual.streams import STREAMS
     from metacl.evaluation import METHODS
-    from metacl.objectives import REWARDS
+    from metacl.learners import LEARNERS
+    from metacl.metagradients import ESTIMATORS
+    from metacl.objectives import OBJECTIVES, REWARDS
     from metacl.presets import preset_names, preset_summary
+    from metacl.tasks import TASK_SOURCES
 
     presets = Table("name", "what it is", title="presets (preset)", title_justify="left", box=None)
     for name in preset_names():

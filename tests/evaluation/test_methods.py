@@ -10,7 +10,6 @@ from sklearn.metrics.pairwise import cosine_similarity
 from sklearn.neighbors import NearestCentroid
 from sklearn.preprocessing import normalize
 
-from metacl.config import LEARNERS
 from metacl.coordination.worker import Worker
 from metacl.errors import ConfigError
 from metacl.evaluation.few_shot import CompareMethods
@@ -30,6 +29,7 @@ from metacl.evaluation.methods import (
 )
 from metacl.evaluation.methods.fine_tuning import ADAPTERS
 from metacl.evaluation.methods.label_names import in_words
+from metacl.learners import LEARNERS
 from metacl.objectives import class_means
 from metacl.tasks import EpisodeShape, TaskAddress
 from tests.helpers import tiny_config

@@ -13,9 +13,9 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from metacl.adaptation import InnerLoop
-from metacl.config import LEARNERS
 from metacl.errors import ConfigError
 from metacl.evaluation.methods.base import METHODS, AdaptationMethod, Examples, Predictor, Row, Scene
+from metacl.learners import LEARNERS
 from metacl.learners.base import CPU, HEAD, Learner, Params, Task
 from metacl.learners.transformer import TransformerConfig
 from metacl.metagradients import plain_gradient, trajectory
