@@ -35,6 +35,11 @@ from metacl.tasks import EpisodeShape, TaskAddress
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.json"
 HUFFPOST = HERE / "../../../shared/data/huffpost"
+CLINC_DOMAINS = HERE / "../../../shared/data/clinc150/domains.json"
+OOS = HERE / "../../../shared/data/intents/OOS/full.jsonl"
+MONEY = ["banking", "credit_cards"]
+"""CLINC150's domains that are near BANKING77: nothing is trained on them."""
+KEPT_BACK = ["meta"]
 SPLITS = ("01", "02", "03", "04", "05")
 DATASETS = ("banking77", "hwu64", "oos", "huffpost")
 SHAPES = {"5w1s": (5, 1), "5w5s": (5, 5), "15w1s": (15, 1), "15w5s": (15, 5)}
@@ -71,7 +76,14 @@ def methods(dataset: str) -> list[AdaptationMethod]:
 
 
 def source(dataset: str, split: str, scratch: Path) -> dict[str, object]:
-    """The data section of a config."""
+    """The data section of a config. "clinc150" are OOS's intents in tasks of one domain, two domains of money left out."""
+    if dataset == "clinc150":
+        path = scratch / "clinc150.json"
+        domains = json.loads(CLINC_DOMAINS.read_text("utf-8"))
+        train = sorted(set(domains) - {*MONEY, *KEPT_BACK})
+        path.write_text(json.dumps({"by": "domain", "train": train, "valid": KEPT_BACK, "test": MONEY}))
+        by_domain = {"domains": CLINC_DOMAINS, "split_by": "domain", "within_domain": True}
+        return {"name": "labelled_text", "path": OOS, "splits": path, **by_domain}
     if dataset != "huffpost":
         return {"name": "labelled_text", "dataset": dataset, "class_split": split}
     folder = HUFFPOST / "few_shot" / split
