@@ -27,7 +27,6 @@ CELLS = {
     "huffpost": ("5w1s", "5w5s"),
 }
 CHOSEN = HERE / "chosen.json"
-VALIDATION_EPISODES = 6
 OTHER = "clinc150"
 """What the start of the cross-data-set rows is meta-learned on; they are measured on `ADAPTED_TO`."""
 ADAPTED_TO = "banking77"
@@ -45,7 +44,7 @@ def scores_of(
 
 
 def with_rates(starts: Starts, group: Group, dataset: str, shape: str) -> list[AdaptationMethod]:
-    """The group's methods, each with the rate that is best on the validation classes; chosen once, on the first split measured."""
+    """The group's methods, each with the rate that is best on validation classes of the first split measured."""
     chosen = json.loads(CHOSEN.read_text("utf-8")) if CHOSEN.exists() else {}
     found = []
     for method in group.methods(starts.adapter):
@@ -55,7 +54,7 @@ def with_rates(starts: Starts, group: Group, dataset: str, shape: str) -> list[A
             continue
         key = f"{dataset} {shape} {method.rows()[-1].method}"
         if key not in chosen:
-            scores = scores_of(starts.worker, candidates, shape, "valid", VALIDATION_EPISODES, starts.meta)
+            scores = scores_of(starts.worker, candidates, shape, "valid", group.validation, starts.meta)
             rows = len(method.rows())
             # A candidate's last row is the one after most steps.
             means = np.mean([[score.accuracy for score in of[rows - 1 :: rows]] for of in scores], 0)
@@ -66,19 +65,26 @@ def with_rates(starts: Starts, group: Group, dataset: str, shape: str) -> list[A
     return found
 
 
+def shapes_of(group: Group, dataset: str) -> tuple[str, ...]:
+    """Those of a data set's cells that a group has rows in. A head that was learned from zero has five classes."""
+    if group.other_start and dataset != ADAPTED_TO:
+        return ()
+    return tuple(shape for shape in CELLS[dataset] if group.other_start != "zero" or SHAPES[shape][0] == 5)
+
+
 def measure(group: Group, dataset: str, split: str, runs: Path = RUNS) -> None:
     """The group's rows in all cells of the data set, if they are not there."""
     kept = Episodes(group.name)
     first = group.methods(Path())
     missing = [
         shape
-        for shape in CELLS[dataset]
+        for shape in shapes_of(group, dataset)
         if not all(kept.has(f"{dataset} {shape}", row, split) for method in first for row in method.rows())
     ]
     if not missing:
         return
-    if group.name == "cross":
-        starts = trained(OTHER, "domains", runs)
+    if group.other_start:
+        starts = trained(OTHER, group.other_start, runs)
         starts.worker.source = config(dataset, split, runs).data.open()
     else:
         starts = trained(dataset, split, runs)
@@ -100,14 +106,18 @@ def measure(group: Group, dataset: str, split: str, runs: Path = RUNS) -> None:
 def main() -> int:
     """Everything that is not measured yet."""
     parser = argparse.ArgumentParser(description=__doc__)
+    everything = (STARTS, FINE_TUNING)
+    names = [group.name for groups in everything for group in groups]
     parser.add_argument("--splits", nargs="*", default=SPLITS, help="which of the five")
+    parser.add_argument("--groups", nargs="*", default=names, choices=names, help="which rows")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    for groups in (STARTS, FINE_TUNING):
+    for groups in everything:
         for split in options.splits:
             for group in groups:
-                for dataset in CELLS if group.name != "cross" else (ADAPTED_TO,):
-                    measure(group, dataset, split)
+                for dataset in CELLS:
+                    if group.name in options.groups:
+                        measure(group, dataset, split)
     return 0
 
 

@@ -79,19 +79,23 @@ class Episodes:
         """On which a row is measured."""
         return sorted(self._cells[cell][row])
 
+    def of(self, cell: str, row: str, split: str) -> list[float]:
+        """The accuracies of a row on a split's episodes, from the first on."""
+        questions = int(cell.split()[1].split("w")[0]) * QUERIES
+        return [right / questions for right in self._cells[cell][row][split]["right"]]
+
     def seconds(self, cell: str, row: str) -> float:
         """To adapt to an episode, the mean over splits."""
         return float(np.mean([of["seconds"] for of in self._cells[cell][row].values()]))
 
     def together(self, cell: str, *rows: str) -> list[list[float]]:
         """The accuracies of these rows on the episodes that all of them have, in one order."""
-        of = [self._cells[cell][row] for row in rows]
-        questions = int(cell.split()[1].split("w")[0]) * QUERIES
         found: list[list[float]] = [[] for _ in rows]
-        for split in sorted(set.intersection(*(set(one) for one in of))):
-            count = min(len(one[split]["right"]) for one in of)
-            for place, one in enumerate(of):
-                found[place] += [right / questions for right in one[split]["right"][:count]]
+        for split in sorted(set.intersection(*(set(self.splits(cell, row)) for row in rows))):
+            values = [self.of(cell, row, split) for row in rows]
+            count = min(map(len, values))
+            for place, of_row in enumerate(values):
+                found[place] += of_row[:count]
         return found
 
 

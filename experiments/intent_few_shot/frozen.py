@@ -76,7 +76,7 @@ def methods(dataset: str) -> list[AdaptationMethod]:
 
 
 def source(dataset: str, split: str, scratch: Path) -> dict[str, object]:
-    """The data section of a config. "clinc150" are OOS's intents in tasks of one domain, two domains of money left out."""
+    """The data section of a config. "clinc150" is OOS in tasks of one domain, without those of money."""
     if dataset == "clinc150":
         path = scratch / "clinc150.json"
         domains = json.loads(CLINC_DOMAINS.read_text("utf-8"))

@@ -15,19 +15,20 @@ from safetensors.torch import load_file
 from metacl.coordination.flat import Flat
 from metacl.evaluation.methods import AdaptationMethod, FineTuning, MetaLearned, Pretrained, Scene
 from metacl.evaluation.methods.inner_steps import InnerSteps
-from metacl.learners.base import HEAD, STEP_SIZE
+from metacl.learners.base import STEP_SIZE
 
 STEPS = 3
 """Inner steps, in training and measuring."""
-RATES = (0.03, 0.3)
+RATES = (0.1, 0.3)
 """What the jointly trained start's inner loop is tried with on validation classes."""
 FINE_TUNING_RATES = (3e-4, 3e-3)
 JOINT = "joint training"
 OTHER_DATA = "meta-learned on CLINC150"
+FROM_ZERO = "meta-learned on CLINC150, head from zero"
 
 
 class JointStart(InnerSteps):
-    """The run's inner loop from a jointly trained adapter, at one rate; the head moves `HEAD_FACTOR` times as fast."""
+    """The run's inner loop from a jointly trained adapter, at one rate."""
 
     adapter: Path
     rate: PositiveFloat = RATES[0]
@@ -50,22 +51,19 @@ class JointStart(InnerSteps):
         start = {**scene.worker.initial, **load_file(self.adapter)}
         for name, tensor in start.items():
             if name.startswith(STEP_SIZE):
-                factor = HEAD_FACTOR if name.startswith(STEP_SIZE + HEAD) else 1.0
-                start[name] = torch.full_like(tensor, factor * self.rate)
+                start[name] = torch.full_like(tensor, self.rate)
         return scene.worker.layout.flatten(start)
 
 
-HEAD_FACTOR = 10.0
-"""As in config.yaml."""
-
-
 class FromOtherData(MetaLearned):
-    """What was meta-learned on CLINC150's domains."""
+    """What was meta-learned on CLINC150's domains. name : the row's."""
+
+    name: str = OTHER_DATA
 
     @property
     def label(self) -> str:
         """Where it comes from."""
-        return OTHER_DATA
+        return self.name
 
 
 @dataclass(frozen=True)
@@ -74,16 +72,21 @@ class Group:
 
     name: str
     episodes: int
+    validation: int = 6
+    """Episodes on which its rates are chosen."""
+    other_start: str = ""
+    """Where the start is not the data set's own: which of those of CLINC150 it is."""
 
     def methods(self, joint_adapter: Path) -> list[AdaptationMethod]:
         """Before any rate is chosen."""
         if self.name == "starts":
             joint = JointStart(steps=(0, STEPS), adapter=joint_adapter)
             return [Pretrained(steps=(STEPS,)), MetaLearned(steps=(0, STEPS)), joint]
-        if self.name == "cross":
-            return [FromOtherData(steps=(0, STEPS))]
+        if self.other_start:
+            label = FROM_ZERO if self.other_start == "zero" else OTHER_DATA
+            return [FromOtherData(steps=(0, STEPS), name=label)]
         return [FineTuning.model_validate({"what": self.name, "steps": (10,), "learning_rates": FINE_TUNING_RATES})]
 
 
-STARTS = (Group("starts", 15), Group("cross", 15))
-FINE_TUNING = (Group("lora", 6), Group("last_layers", 6), Group("ia3", 6), Group("full", 6))
+STARTS = (Group("starts", 15), Group("cross", 15, other_start="domains"), Group("zero", 15, other_start="zero"))
+FINE_TUNING = tuple(Group(what, 6, validation=3) for what in ("lora", "last_layers", "ia3", "full"))

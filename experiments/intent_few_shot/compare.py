@@ -1,0 +1,137 @@
+"""Every row of every cell against the meta-learned ones, from the answers in episodes/: results.json's "compared"."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+from campaign import CELLS, OTHER, shapes_of
+from episodes import Episodes, in_words
+from frozen import HERE, RESULTS, SPLITS, methods
+from rows import FINE_TUNING, FROM_ZERO, OTHER_DATA, STARTS, STEPS
+from starts import RUNS, cost
+
+from metacl.coordination.run_folder import write_text
+from metacl.evaluation import mean_interval
+from metacl.evaluation.methods import META_LEARNED
+from metacl.evaluation.statistics import paired_difference
+
+LEARNED = f"{META_LEARNED}, {STEPS} steps"
+COSTS = HERE / "training.json"
+
+
+def interval(values: list[float]) -> dict[str, float]:
+    """Mean and half of its interval, in points."""
+    found = mean_interval(values)
+    return {"mean": 100 * found.mean, "half": 50 * (found.high - found.low)}
+
+
+def difference(kept: Episodes, cell: str, row: str, other: str) -> dict[str, float]:
+    """Row minus other on the episodes that both have, in points."""
+    a, b = kept.together(cell, row, other)
+    found = paired_difference(a, b)
+    return {
+        "mean": 100 * found.mean,
+        "half": 50 * (found.high - found.low),
+        "p_value": found.p_value,
+        "episodes": len(a),
+    }
+
+
+def rows_of(dataset: str, shape: str) -> list[str]:
+    """All that a cell shall have."""
+    groups = [group for group in (*STARTS, *FINE_TUNING) if shape in shapes_of(group, dataset)]
+    of_groups = [method for group in groups for method in group.methods(HERE)]
+    return [in_words(row) for method in (*methods(dataset), *of_groups) for row in method.rows()]
+
+
+def compared(kept: Episodes) -> dict[str, Any]:
+    """By cell and row: the accuracy on the episodes that the meta-learned row has too, and how much that is better."""
+    found: dict[str, Any] = {}
+    for dataset, shapes in CELLS.items():
+        for shape in shapes:
+            cell = f"{dataset} {shape}"
+            there = kept.rows(cell)
+            if LEARNED not in there:
+                continue
+            rows = {}
+            for row in [row for row in rows_of(dataset, shape) if row in there]:
+                values, _ = kept.together(cell, row, LEARNED)
+                rows[row] = {
+                    **interval(values),
+                    "episodes": len(values),
+                    "splits": kept.splits(cell, row),
+                    "seconds_to_adapt": kept.seconds(cell, row),
+                }
+                if row != LEARNED:
+                    rows[row]["meta_learned_minus_this"] = difference(kept, cell, LEARNED, row)
+            found[cell] = rows
+    return found
+
+
+def inner_steps(kept: Episodes) -> dict[str, Any]:
+    """K steps minus 0 steps of the same start, on every cell and on all cells of a start together."""
+    found: dict[str, Any] = {}
+    for name in (META_LEARNED, OTHER_DATA, FROM_ZERO):
+        for dataset, shapes in CELLS.items():
+            for shape in shapes:
+                cell = f"{dataset} {shape}"
+                after, before = f"{name}, {STEPS} steps", f"{name}, 0 steps"
+                if after in kept.rows(cell):
+                    found[f"{name}: {cell}"] = difference(kept, cell, after, before)
+    return found
+
+
+def missing(kept: Episodes) -> list[str]:
+    """Rows and splits of the full table that are not measured."""
+    said = []
+    for dataset, shapes in CELLS.items():
+        for shape in shapes:
+            cell = f"{dataset} {shape}"
+            for row in rows_of(dataset, shape):
+                there = kept.splits(cell, row) if row in kept.rows(cell) else []
+                if lacking := [split for split in SPLITS if split not in there]:
+                    said.append(f"{cell}: {row}: splits {', '.join(lacking)}")
+    return said
+
+
+def training() -> dict[str, Any]:
+    """What each start cost: kept beside the runs, which are not part of the repository."""
+    known: dict[str, Any] = json.loads(COSTS.read_text("utf-8")) if COSTS.exists() else {}
+    starts = [(dataset, split) for dataset in CELLS for split in SPLITS] + [(OTHER, "domains"), (OTHER, "zero")]
+    for dataset, split in starts:
+        if (RUNS / f"{dataset}_{split}" / "init").exists():
+            known[f"{dataset} {split}"] = cost(dataset, split)
+    if known:
+        write_text(COSTS, json.dumps(known, indent=1) + "\n")
+    return known
+
+
+def summary(costs: dict[str, Any]) -> dict[str, Any]:
+    """Medians over the splits of a data set."""
+    found = {}
+    for dataset in (*CELLS, OTHER):
+        of = [one for key, one in costs.items() if key.split()[0] == dataset]
+        if of:
+            found[dataset] = {
+                key: float(np.median([one[key] for one in of if key in one]))
+                for key in of[0]
+                if isinstance(of[0][key], int | float)
+            }
+    return found
+
+
+def main() -> None:
+    """Write it."""
+    kept = Episodes()
+    results = json.loads(RESULTS.read_text("utf-8"))
+    results["compared"] = compared(kept)
+    results["inner_steps"] = inner_steps(kept)
+    results["training"] = summary(training())
+    results["missing"] = missing(kept)
+    write_text(RESULTS, json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
