@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,9 +44,14 @@ def scores_of(
     return [work(worker, address, meta) for address in addresses]
 
 
+def rates() -> dict[str, Any]:
+    """Those that are chosen, by data set, shape and method."""
+    return json.loads(CHOSEN.read_text("utf-8")) if CHOSEN.exists() else {}
+
+
 def with_rates(starts: Starts, group: Group, dataset: str, shape: str) -> list[AdaptationMethod]:
     """The group's methods, each with the rate that is best on validation classes of the first split measured."""
-    chosen = json.loads(CHOSEN.read_text("utf-8")) if CHOSEN.exists() else {}
+    chosen = rates()
     found = []
     for method in group.methods(starts.adapter):
         candidates = method.candidates()
@@ -59,6 +65,7 @@ def with_rates(starts: Starts, group: Group, dataset: str, shape: str) -> list[A
             # A candidate's last row is the one after most steps.
             means = np.mean([[score.accuracy for score in of[rows - 1 :: rows]] for of in scores], 0)
             options = [candidate.chosen_option()[1] for candidate in candidates]
+            chosen = rates()  # another process may have added to it
             chosen[key] = {"chosen": options[int(means.argmax())], "valid": dict(zip(options, means, strict=True))}
             write_text(CHOSEN, json.dumps(chosen, indent=1) + "\n")
         found += [one for one in candidates if one.chosen_option()[1] == chosen[key]["chosen"]]

@@ -21,9 +21,9 @@ from metacl.evaluation import mean_interval
 from metacl.evaluation.methods import PRETRAINED
 from metacl.evaluation.statistics import paired_difference
 
-DATASET, SHAPE, SPLIT = "banking77", "15w1s", "01"
+DATASET, SHAPE, SPLIT = "hwu64", "5w1s", "01"
 APART = 1.5
-"""Points by which a trained row may differ from the record: another processor rounds otherwise, and that grows in training."""
+"""Points by which a trained row may differ from the record: another processor rounds otherwise, and training adds."""
 
 
 def main() -> int:

@@ -11,8 +11,8 @@ from frozen import HERE, KNOWN, RESULTS, verdicts
 PUBLISHED = {
     # data/INDEX.md: read in the papers, but ProtAugment's, which are quoted from memory. 5w1s, 5w5s.
     "ProtAugment (BERT-base, tuned to each data set first)": {"banking77": (89.56, 94.71), "hwu64": (84.34, 92.55)},
-    "MAML (no pretrained transformer)": {"huffpost": (35.27, 44.22)},
-    "prototypical networks (no pretrained transformer)": {"huffpost": (28.62, 45.56)},
+    "MAML (backbone not noted)": {"huffpost": (35.27, 44.22)},
+    "prototypical networks (backbone not noted)": {"huffpost": (28.62, 45.56)},
     "LEA (BERT-base)": {"huffpost": (48.43, 71.6)},
 }
 
