@@ -17,7 +17,7 @@ from metacl.evaluation import mean_interval
 from metacl.evaluation.methods import META_LEARNED
 from metacl.evaluation.statistics import paired_difference
 
-LEARNED = f"{META_LEARNED}, {STEPS} steps"
+LEARNED, FROM_OTHER = f"{META_LEARNED}, {STEPS} steps", f"{OTHER_DATA}, {STEPS} steps"
 COSTS = HERE / "training.json"
 
 
@@ -46,26 +46,27 @@ def rows_of(dataset: str, shape: str) -> list[str]:
     return [in_words(row) for method in (*methods(dataset), *of_groups) for row in method.rows()]
 
 
-def compared(kept: Episodes) -> dict[str, Any]:
-    """By cell and row: the accuracy on the episodes that the meta-learned row has too, and how much that is better."""
+def compared(kept: Episodes, best: str) -> dict[str, Any]:
+    """By cell and row: the accuracy on the episodes that the row `best` has too, and how much that one is better."""
     found: dict[str, Any] = {}
     for dataset, shapes in CELLS.items():
         for shape in shapes:
             cell = f"{dataset} {shape}"
             there = kept.rows(cell)
-            if LEARNED not in there:
+            if best not in there:
                 continue
             rows = {}
-            for row in [row for row in rows_of(dataset, shape) if row in there]:
-                values, _ = kept.together(cell, row, LEARNED)
+            shared = [row for row in rows_of(dataset, shape) if row in there and kept.shared(cell, row, best)]
+            for row in shared:
+                values, _ = kept.together(cell, row, best)
                 rows[row] = {
                     **interval(values),
                     "episodes": len(values),
-                    "splits": kept.splits(cell, row),
+                    "splits": kept.shared(cell, row, best),
                     "seconds_to_adapt": kept.seconds(cell, row),
                 }
-                if row != LEARNED:
-                    rows[row]["meta_learned_minus_this"] = difference(kept, cell, LEARNED, row)
+                if row != best:
+                    rows[row]["better_by"] = difference(kept, cell, best, row)
             found[cell] = rows
     return found
 
@@ -126,7 +127,8 @@ def main() -> None:
     """Write it."""
     kept = Episodes()
     results = json.loads(RESULTS.read_text("utf-8"))
-    results["compared"] = compared(kept)
+    results["compared"] = compared(kept, LEARNED)
+    results["from_other_data"] = compared(kept, FROM_OTHER)
     results["inner_steps"] = inner_steps(kept)
     results["training"] = summary(training())
     results["missing"] = missing(kept)

@@ -84,6 +84,10 @@ class Episodes:
         questions = int(cell.split()[1].split("w")[0]) * QUERIES
         return [right / questions for right in self._cells[cell][row][split]["right"]]
 
+    def shared(self, cell: str, *rows: str) -> list[str]:
+        """The splits on which all of these rows are measured."""
+        return sorted(set.intersection(*(set(self.splits(cell, row)) for row in rows)))
+
     def seconds(self, cell: str, row: str) -> float:
         """To adapt to an episode, the mean over splits."""
         return float(np.mean([of["seconds"] for of in self._cells[cell][row].values()]))
@@ -91,7 +95,7 @@ class Episodes:
     def together(self, cell: str, *rows: str) -> list[list[float]]:
         """The accuracies of these rows on the episodes that all of them have, in one order."""
         found: list[list[float]] = [[] for _ in rows]
-        for split in sorted(set.intersection(*(set(self.splits(cell, row)) for row in rows))):
+        for split in self.shared(cell, *rows):
             values = [self.of(cell, row, split) for row in rows]
             count = min(map(len, values))
             for place, of_row in enumerate(values):

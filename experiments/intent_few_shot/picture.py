@@ -19,7 +19,7 @@ def main() -> None:
     baselines = [row for row in dict.fromkeys(row for cell in cells.values() for row in cell) if "meta-l" not in row]
     for shift, row in enumerate(baselines):
         there = [
-            (place + 0.8 * ((shift + 0.5) / len(baselines) - 0.5), cell[row]["meta_learned_minus_this"])
+            (place + 0.8 * ((shift + 0.5) / len(baselines) - 0.5), cell[row]["better_by"])
             for place, cell in enumerate(cells.values())
             if row in cell
         ]

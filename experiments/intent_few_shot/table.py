@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from compare import LEARNED
+from compare import FROM_OTHER, LEARNED
 from frozen import HERE, KNOWN, RESULTS, verdicts
 
 PUBLISHED = {
@@ -36,26 +36,27 @@ def frozen(cells: dict[str, Any]) -> list[str]:
     return lines
 
 
-def compared(cells: dict[str, Any]) -> list[str]:
-    """A line a row: its accuracy, and how much the meta-learned one is better on the same episodes."""
+def compared(cells: dict[str, Any], best: str) -> list[str]:
+    """A line a row: its accuracy, and how much the row `best` is better on the same episodes."""
     rows = list(dict.fromkeys(row for cell in cells.values() for row in cell))
     lines = [f"| | {' | '.join(cells)} |", "|---" * (len(cells) + 1) + "|"]
     for row in rows:
         found = [_entry(cell[row]) if row in cell else "–" for cell in cells.values()]
-        lines.append(f"| {f'**{row}**' if row == LEARNED else row} | {' | '.join(found)} |")
+        lines.append(f"| {f'**{row}**' if row == best else row} | {' | '.join(found)} |")
     for name, of in PUBLISHED.items():
         found = []
         for cell in cells:
             dataset, shape = cell.split()
             known = dict(zip(("5w1s", "5w5s"), of.get(dataset, ()), strict=False)).get(shape)
             found.append("–" if known is None else f"{known}")
-        lines.append(f"| *published:* {name} | {' | '.join(found)} |")
+        if set(found) != {"–"}:
+            lines.append(f"| *published:* {name} | {' | '.join(found)} |")
     return lines
 
 
 def _entry(row: dict[str, Any]) -> str:
-    better = row.get("meta_learned_minus_this")
-    few = "" if len(row["splits"]) == 5 else f" (n={row['episodes']})"
+    better = row.get("better_by")
+    few = f" (n={row['episodes']})"
     if better is None:
         return f"**{row['mean']:.1f} ± {row['half']:.1f}**{few}"
     sure = "**" if abs(better["mean"]) > better["half"] else ""
@@ -98,7 +99,8 @@ def main() -> None:
     text = readme.read_text("utf-8")
     for name, lines in (
         ("frozen", frozen(results["frozen"])),
-        ("compared", compared(results["compared"])),
+        ("compared", compared(results["compared"], LEARNED)),
+        ("from_other_data", compared(results["from_other_data"], FROM_OTHER)),
         ("inner_steps", inner_steps(results["inner_steps"])),
         ("training", training(results["training"])),
         ("missing", [f"- {line}" for line in results["missing"]] or ["Nothing."]),
