@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from episodes import QUERIES, Episodes
 from frozen import HERE, SHAPES, SPLITS
-from rows import FINE_TUNING, STARTS, Group
+from rows import FINE_TUNING, MORE, STARTS, Group
 from starts import RUNS, Starts, config, trained
 
 from metacl.coordination.run_folder import write_text
@@ -73,20 +73,25 @@ def with_rates(starts: Starts, group: Group, dataset: str, shape: str) -> list[A
 
 
 def shapes_of(group: Group, dataset: str) -> tuple[str, ...]:
-    """Those of a data set's cells that a group has rows in. A head that was learned from zero has five classes."""
+    """Those of a data set's cells that a group has rows in.
+
+    A head that was learned from zero has five classes; more episodes are asked where there is most to adapt on.
+    """
     if group.other_start and dataset != ADAPTED_TO:
         return ()
+    if group.name == "more":
+        return ("5w5s",)
     return tuple(shape for shape in CELLS[dataset] if group.other_start != "zero" or SHAPES[shape][0] == 5)
 
 
 def measure(group: Group, dataset: str, split: str, runs: Path = RUNS) -> None:
     """The group's rows in all cells of the data set, if they are not there."""
     kept = Episodes(group.name)
-    first = group.methods(Path())
+    rows = [row for method in group.methods(Path()) for row in method.rows()]
     missing = [
         shape
         for shape in shapes_of(group, dataset)
-        if not all(kept.has(f"{dataset} {shape}", row, split) for method in first for row in method.rows())
+        if not all(kept.has(f"{dataset} {shape}", row, split, group.episodes) for row in rows)
     ]
     if not missing:
         return
@@ -102,18 +107,15 @@ def measure(group: Group, dataset: str, split: str, runs: Path = RUNS) -> None:
         ]
         scores = scores_of(starts.worker, methods, shape, "test", group.episodes, starts.meta)
         kept.add(f"{dataset} {shape}", split, scores)
-        rows = {score.row: [] for score in scores[0]}
-        for of_episode in scores:
-            for score in of_episode:
-                rows[score.row].append(100 * score.accuracy)
-        said = ", ".join(f"{row.method} {row.steps}: {np.mean(of):.2f}" for row, of in rows.items())
+        means = 100 * np.mean([[score.accuracy for score in of_episode] for of_episode in scores], 0)
+        said = ", ".join(f"{row.method} {row.steps}: {mean:.2f}" for row, mean in zip(rows, means, strict=True))
         print(f"{dataset} {shape} split {split}: {said}", flush=True)
 
 
 def main() -> int:
     """Everything that is not measured yet."""
     parser = argparse.ArgumentParser(description=__doc__)
-    everything = (STARTS, FINE_TUNING)
+    everything = (STARTS, (MORE, *FINE_TUNING))
     names = [group.name for groups in everything for group in groups]
     parser.add_argument("--splits", nargs="*", default=SPLITS, help="which of the five")
     parser.add_argument("--groups", nargs="*", default=names, choices=names, help="which rows")

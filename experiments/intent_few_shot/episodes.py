@@ -38,7 +38,11 @@ class Episodes:
         for path in sorted(folder.glob("*.json")):
             cells = json.loads(path.read_text("utf-8"))
             for cell, rows in cells.items():
-                self._cells.setdefault(cell, {}).update(rows)
+                for row, of in rows.items():
+                    there = self._cells.setdefault(cell, {}).setdefault(row, {})
+                    for split, kept in of.items():  # two groups may have a row: the one with more episodes counts
+                        if split not in there or len(kept["right"]) > len(there[split]["right"]):
+                            there[split] = kept
             if path == self._path:
                 self._own = cells
 
@@ -63,9 +67,10 @@ class Episodes:
         ]
         write_text(self._path, "{\n" + ",\n".join(lines) + "\n}\n")
 
-    def has(self, cell: str, row: Row, split: str) -> bool:
-        """Whether it is measured."""
-        return split in self._cells.get(cell, {}).get(in_words(row), {})
+    def has(self, cell: str, row: Row, split: str, episodes: int) -> bool:
+        """Whether it is measured on as many."""
+        there = self._cells.get(cell, {}).get(in_words(row), {})
+        return split in there and len(there[split]["right"]) >= episodes
 
     def rows(self, cell: str) -> list[str]:
         """Those that are measured on some split, in the order in which they came."""

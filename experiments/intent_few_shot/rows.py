@@ -82,6 +82,8 @@ class Group:
         if self.name == "starts":
             joint = JointStart(steps=(0, STEPS), adapter=joint_adapter)
             return [Pretrained(steps=(STEPS,)), MetaLearned(steps=(0, STEPS)), joint]
+        if self.name == "more":
+            return [MetaLearned(steps=(0, STEPS))]
         if self.other_start:
             label = FROM_ZERO if self.other_start == "zero" else OTHER_DATA
             return [FromOtherData(steps=(0, STEPS), name=label)]
@@ -89,4 +91,5 @@ class Group:
 
 
 STARTS = (Group("starts", 15), Group("cross", 15, other_start="domains"), Group("zero", 15, other_start="zero"))
+MORE = Group("more", 60)
 FINE_TUNING = tuple(Group(what, 6, validation=3) for what in ("lora", "last_layers", "ia3", "full"))
