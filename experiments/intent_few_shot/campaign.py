@@ -14,7 +14,7 @@ import torch
 from episodes import QUERIES, Episodes
 from frozen import HERE, SHAPES, SPLITS
 from rows import FINE_TUNING, MORE, STARTS, Group
-from starts import RUNS, Starts, config, trained
+from starts import RUNS, ZERO, Starts, config, trained
 
 from metacl.coordination.run_folder import write_text
 from metacl.coordination.worker import Worker
@@ -31,6 +31,8 @@ CHOSEN = HERE / "chosen.json"
 OTHER = "clinc150"
 """What the start of the cross-data-set rows is meta-learned on; they are measured on `ADAPTED_TO`."""
 ADAPTED_TO = "banking77"
+ELSEWHERE = {"cross": "domains", "zero": ZERO}
+"""The groups that have such a start, and which."""
 
 
 def scores_of(
@@ -77,11 +79,11 @@ def shapes_of(group: Group, dataset: str) -> tuple[str, ...]:
 
     A head that was learned from zero has five classes; more episodes are asked where there is most to adapt on.
     """
-    if group.other_start and dataset != ADAPTED_TO:
+    if group.name in ELSEWHERE and dataset != ADAPTED_TO:
         return ()
     if group.name == "more":
         return ("5w5s",)
-    return tuple(shape for shape in CELLS[dataset] if group.other_start != "zero" or SHAPES[shape][0] == 5)
+    return tuple(shape for shape in CELLS[dataset] if "zero" not in group.name or SHAPES[shape][0] == 5)
 
 
 def measure(group: Group, dataset: str, split: str, runs: Path = RUNS) -> None:
@@ -95,11 +97,11 @@ def measure(group: Group, dataset: str, split: str, runs: Path = RUNS) -> None:
     ]
     if not missing:
         return
-    if group.other_start:
-        starts = trained(OTHER, group.other_start, runs)
+    if group.name in ELSEWHERE:
+        starts = trained(OTHER, ELSEWHERE[group.name], runs)
         starts.worker.source = config(dataset, split, runs).data.open()
     else:
-        starts = trained(dataset, split, runs)
+        starts = trained(dataset, f"{split}-{ZERO}" if group.name == "own_zero" else split, runs)
     for shape in missing:
         methods = [
             method.model_copy(update={"adapter": starts.adapter}) if hasattr(method, "adapter") else method

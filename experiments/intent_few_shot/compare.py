@@ -9,7 +9,7 @@ import numpy as np
 from campaign import CELLS, OTHER, shapes_of
 from episodes import Episodes, in_words
 from frozen import HERE, RESULTS, SPLITS, methods
-from rows import FINE_TUNING, FROM_ZERO, OTHER_DATA, STARTS, STEPS
+from rows import FINE_TUNING, FROM_ZERO, OTHER_DATA, OWN_FROM_ZERO, STARTS, STEPS
 from starts import RUNS, cost
 
 from metacl.coordination.run_folder import write_text
@@ -74,7 +74,7 @@ def compared(kept: Episodes, best: str) -> dict[str, Any]:
 def inner_steps(kept: Episodes) -> dict[str, Any]:
     """K steps minus 0 steps of the same start, on every cell and on all cells of a start together."""
     found: dict[str, Any] = {}
-    for name in (META_LEARNED, OTHER_DATA, FROM_ZERO):
+    for name in (META_LEARNED, OWN_FROM_ZERO, OTHER_DATA, FROM_ZERO):
         for dataset, shapes in CELLS.items():
             for shape in shapes:
                 cell = f"{dataset} {shape}"
@@ -85,15 +85,16 @@ def inner_steps(kept: Episodes) -> dict[str, Any]:
 
 
 def missing(kept: Episodes) -> list[str]:
-    """Rows and splits of the full table that are not measured."""
+    """Rows and splits of the full table that are not measured: a line for a cell and splits."""
     said = []
     for dataset, shapes in CELLS.items():
         for shape in shapes:
             cell = f"{dataset} {shape}"
+            lacking: dict[tuple[str, ...], list[str]] = {}
             for row in rows_of(dataset, shape):
                 there = kept.splits(cell, row) if row in kept.rows(cell) else []
-                if lacking := [split for split in SPLITS if split not in there]:
-                    said.append(f"{cell}: {row}: splits {', '.join(lacking)}")
+                lacking.setdefault(tuple(split for split in SPLITS if split not in there), []).append(row)
+            said += [f"{cell}, splits {', '.join(of)}: {'; '.join(rows)}" for of, rows in lacking.items() if of]
     return said
 
 

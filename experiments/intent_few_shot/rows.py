@@ -25,6 +25,7 @@ FINE_TUNING_RATES = (3e-4, 3e-3)
 JOINT = "joint training"
 OTHER_DATA = "meta-learned on CLINC150"
 FROM_ZERO = "meta-learned on CLINC150, head from zero"
+OWN_FROM_ZERO = "meta-learned, head from zero"
 
 
 class JointStart(InnerSteps):
@@ -55,15 +56,19 @@ class JointStart(InnerSteps):
         return scene.worker.layout.flatten(start)
 
 
-class FromOtherData(MetaLearned):
-    """What was meta-learned on CLINC150's domains. name : the row's."""
+class OtherStart(MetaLearned):
+    """What was meta-learned on CLINC150's domains, or with a head from zero. name : the row's."""
 
-    name: str = OTHER_DATA
+    name: str
 
     @property
     def label(self) -> str:
-        """Where it comes from."""
+        """Which start it is."""
         return self.name
+
+
+OTHER_STARTS = {"cross": OTHER_DATA, "zero": FROM_ZERO, "own_zero": OWN_FROM_ZERO}
+"""The groups with a start of their own, and its name."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +79,6 @@ class Group:
     episodes: int
     validation: int = 6
     """Episodes on which its rates are chosen."""
-    other_start: str = ""
-    """Where the start is not the data set's own: which of those of CLINC150 it is."""
 
     def methods(self, joint_adapter: Path) -> list[AdaptationMethod]:
         """Before any rate is chosen."""
@@ -84,12 +87,11 @@ class Group:
             return [Pretrained(steps=(STEPS,)), MetaLearned(steps=(0, STEPS)), joint]
         if self.name == "more":
             return [MetaLearned(steps=(0, STEPS))]
-        if self.other_start:
-            label = FROM_ZERO if self.other_start == "zero" else OTHER_DATA
-            return [FromOtherData(steps=(0, STEPS), name=label)]
+        if self.name in OTHER_STARTS:
+            return [OtherStart(steps=(0, STEPS), name=OTHER_STARTS[self.name])]
         return [FineTuning.model_validate({"what": self.name, "steps": (10,), "learning_rates": FINE_TUNING_RATES})]
 
 
-STARTS = (Group("starts", 15), Group("cross", 15, other_start="domains"), Group("zero", 15, other_start="zero"))
+STARTS = (Group("starts", 15), Group("cross", 15), Group("zero", 15), Group("own_zero", 15))
 MORE = Group("more", 60)
 FINE_TUNING = tuple(Group(what, 6, validation=3) for what in ("lora", "last_layers", "ia3", "full"))

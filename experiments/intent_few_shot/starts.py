@@ -23,6 +23,7 @@ from metacl.coordination.worker import MetaGradientWork, Worker
 from metacl.initialization import read_initialization
 from metacl.tasks import TaskAddress
 
+ZERO = "zero"
 HEAD_FROM_ZERO = ["objective=maml", "episodes.ways=5"]
 RUNS = HERE / "runs"
 COUNTED = 3
@@ -39,11 +40,11 @@ class Starts:
 
 
 def config(dataset: str, split: str, runs: Path) -> RunConfig:
-    """config.yaml on the training classes of this split; "zero" is another objective on the same ones."""
+    """config.yaml on the training classes of this split; "…zero" is another objective on the same ones."""
     runs.mkdir(exist_ok=True)
-    changed = HEAD_FROM_ZERO if split == "zero" else []
+    changed = HEAD_FROM_ZERO if split.endswith(ZERO) else []
     settings = metacl.load_config(HERE / "config.yaml", [f"output={runs / f'{dataset}_{split}'}", *changed])
-    data = {"data": source(dataset, split, runs), "name": f"{dataset}_{split}"}
+    data = {"data": source(dataset, split.removesuffix(f"-{ZERO}"), runs), "name": f"{dataset}_{split}"}
     return RunConfig.model_validate({**settings.to_dict(), **data})
 
 
@@ -58,7 +59,7 @@ def trained(dataset: str, split: str, runs: Path = RUNS) -> Starts:
     worker = Worker(settings)
     meta = worker.layout.flatten(stored.meta)
     adapter = folder / "joint.safetensors"
-    if not adapter.exists() and dataset != "clinc150":
+    if not adapter.exists() and dataset != "clinc150" and not split.endswith(ZERO):
         each, a_batch = flops_of_task(worker), flops_of_batch(worker)
         tasks = settings.outer.steps * settings.outer.tasks_per_step
         steps = round(tasks * each / a_batch)
