@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any
 
 import numpy as np
 from campaign import CELLS, OTHER, shapes_of
 from episodes import Episodes, in_words
-from frozen import HERE, RESULTS, SPLITS, methods
+from frozen import HERE, RESULTS, SPLITS, methods, report
 from rows import FINE_TUNING, FROM_ZERO, OTHER_DATA, OWN_FROM_ZERO, STARTS, STEPS
 from starts import RUNS, cost
 
@@ -124,8 +125,26 @@ def summary(costs: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def main() -> None:
-    """Write it."""
+def verdicts(results: dict[str, Any]) -> list[tuple[str, bool]]:
+    """Whether the meta-learned row is above every baseline, whether its steps pay, and whether all is there."""
+    lines = []
+    for cell, rows in results["compared"].items():
+        against = {
+            row: of["better_by"] for row, of in rows.items() if "better_by" in of and not row.startswith(META_LEARNED)
+        }
+        row, worst = min(against.items(), key=lambda one: one[1]["mean"] - one[1]["half"])
+        said = f"{worst['mean']:+.2f} ± {worst['half']:.2f} against {row}"
+        lines.append((f"{cell}: {LEARNED}, above every baseline: {said}", worst["mean"] > worst["half"]))
+    for where, names in (("the same data set", (META_LEARNED, OWN_FROM_ZERO)), ("another", (OTHER_DATA, FROM_ZERO))):
+        of = {key: one for key, one in results["inner_steps"].items() if key.split(":")[0] in names}
+        paying = [key for key, one in of.items() if one["mean"] > one["half"]]
+        lines.append((f"inner steps pay, meta-learned on {where}: {'; '.join(paying) or 'nowhere'}", bool(paying)))
+    lines.append((f"everything is measured: {len(results['missing'])} lines are missing", not results["missing"]))
+    return lines
+
+
+def main() -> int:
+    """Write it, and say what falls short."""
     kept = Episodes()
     results = json.loads(RESULTS.read_text("utf-8"))
     results["compared"] = compared(kept, LEARNED)
@@ -134,7 +153,8 @@ def main() -> None:
     results["training"] = summary(training())
     results["missing"] = missing(kept)
     write_text(RESULTS, json.dumps(results, indent=1) + "\n")
+    return report(verdicts(results))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -6,7 +6,6 @@ are measured one after another and kept in results.json as they finish.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import tempfile
@@ -185,16 +184,11 @@ def verdicts(dataset: str, shape: str, found: dict[str, dict[str, float]]) -> li
 
 
 def main() -> int:
-    """Everything that is not measured yet, or the check."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="one split of two cells, in a few minutes")
-    options = parser.parse_args()
+    """Everything that is not measured yet."""
     torch.set_num_threads(1)
     datasets = [name for name in DATASETS if name != "huffpost" or HUFFPOST.is_dir()]
     if len(datasets) < len(DATASETS):
         print(f"{HUFFPOST} is not there (it is no part of the repository): HuffPost is left out.")
-    if options.check:
-        return check()
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"frozen": {}, "encoding_seconds": {}}
     for dataset in datasets:
         frozen = Frozen(dataset)
@@ -210,26 +204,6 @@ def main() -> int:
             write_text(RESULTS, json.dumps(results, indent=1) + "\n")
             print(key, {m: round(row["accuracy"], 2) for m, row in results["frozen"][key]["rows"].items()}, flush=True)
     return report([line for key, one in results["frozen"].items() for line in verdicts(*key.split(), one["rows"])])
-
-
-def check() -> int:
-    """One split of BANKING77: it must lie in the whole table's interval widened to one split's, and take its time."""
-    table = json.loads(RESULTS.read_text())["frozen"]
-    frozen, lines = Frozen("banking77"), []
-    for shape in ("5w1s", "15w1s"):
-        again = cell(frozen, shape, SPLITS[:1], EPISODES)
-        for method, row in again["rows"].items():
-            known = table[f"banking77 {shape}"]["rows"][method]["by_split"][0]
-            lines.append(
-                (
-                    f"banking77 {shape} split 01, {method}: {row['accuracy']:.2f}, in the table {known:.2f}",
-                    abs(row["accuracy"] - known) < 0.05,
-                )
-            )
-        full = 5 * again["seconds_after_encoding"]
-        lines.append((f"banking77 {shape}: 5 splits in {full:.0f} s after encoding (one core; bar 240)", full <= 240))
-    print(f"encoding: {frozen.encoding_seconds:.0f} s")
-    return report(lines)
 
 
 def report(lines: list[tuple[str, bool]]) -> int:
