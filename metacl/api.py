@@ -22,7 +22,7 @@ from metacl.continual.config import ContinualConfig
 from metacl.continual.run import run_continual
 from metacl.coordination import coordinator
 from metacl.coordination.coordinator import Resume
-from metacl.coordination.executor import Executor, LocalExecutor, Notify
+from metacl.coordination.executor import Executor, LocalExecutor, Notify, running
 from metacl.coordination.flat import FlatLayout
 from metacl.coordination.interrupt import StopRequested, StopSignals
 from metacl.coordination.memory_plan import weightless
@@ -36,22 +36,35 @@ from metacl.evaluation import (
     RowResult,
     Scores,
     as_dict,
+    can_explain,
     choose,
     chosen_methods,
+    completion_rows,
+    completions,
+    curves,
     default_methods,
     example_episodes,
+    examples_said,
     perplexity_rows,
+    robustness,
+    scaled_steps,
     table,
+    with_reasons,
     worst_confusions,
 )
 from metacl.evaluation import evaluate as run_evaluation
 from metacl.evaluation.methods import META_LEARNED, PRETRAINED
+from metacl.evaluation.methods.choosing import Options
+from metacl.evaluation.robustness import ScaledSteps
 from metacl.initialization import StoredInitialization, read_initialization, write_initialization
 from metacl.initialization.card import model_card
 from metacl.learners.base import Learner, Params, parameter_count, use_threads
+from metacl.learners.generation import Generation
+from metacl.objectives import PolicyGradient
 from metacl.reporting import QuietProgress, write_report
 from metacl.reporting.continual import heat_map, mean_curve
 from metacl.tasks import TaskAddress
+from metacl.tasks.labelled_text import LabelledText
 
 
 @dataclass(frozen=True)
@@ -104,7 +117,7 @@ def _train(config: RunConfig, progress: EvaluationProgress, resume: Resume) -> R
         folder.claim(config)
         if start is None or start.step < config.outer.steps:
             folder.discard_results()
-        if config.estimator.wants_few_shapes:
+        if config.compiles:
             progress.note(
                 "the first step traces and compiles: about two minutes, less once the compiler's cache is warm"
             )
@@ -120,7 +133,7 @@ def _train(config: RunConfig, progress: EvaluationProgress, resume: Resume) -> R
         learned = parameter_count(trained.meta)  # which may be in processes that end with the executor
         try:
             with signals.abandonable():
-                results = _measure(config, config.evaluation, executor, trained.broadcast, progress)
+                results = _measure(config, config.evaluation, executor, trained.broadcast, progress).results
         except StopRequested:
             raise RunInterrupted(
                 f"training is complete ({folder.initialization}), the evaluation was stopped. "
@@ -147,6 +160,9 @@ def evaluate(
     config: RunConfig,
     progress: EvaluationProgress | None = None,
     methods: Sequence[str] | None = None,
+    options: Options | None = None,
+    explain: bool = False,
+    factors: Sequence[float] = (),
 ) -> dict[str, Any]:
     """Measure an initialization by ``config.evaluation`` on ``config.data``.
 
@@ -159,6 +175,12 @@ def evaluate(
     methods : list of str
         Names of what it is compared with (``metacl list``), or ["all"]; default: frozen prototypes and the same inner
         loop from the pretrained model.
+    options : dict
+        Options of methods by the method's name: {"fine_tuning": {"steps": [10, 100]}}.
+    explain : bool
+        Whether the example episodes say why: which tokens and support examples some answers come from. Seconds.
+    factors : list of float
+        Also measure both starts with all inner step sizes times each, after as many steps as in training.
 
     Returns
     -------
@@ -166,16 +188,87 @@ def evaluate(
         What results.json holds: protocol, rows (accuracy, interval, other metrics, paired differences, seconds),
         confusions and example episodes of the best meta-learned row, cost.
     """
+    return _evaluated(stored, config, progress or QuietProgress(), methods, options, explain, factors).results
+
+
+def evaluate_on_splits(
+    parts: Sequence[tuple[StoredInitialization, RunConfig]],
+    progress: EvaluationProgress | None = None,
+    methods: Sequence[str] | None = None,
+    options: Options | None = None,
+    explain: bool = False,
+    factors: Sequence[float] = (),
+) -> dict[str, Any]:
+    """Measure on several class splits of a bundled data set, each by its own initialization or all by the same.
+
+    Parameters
+    ----------
+    parts : list of (StoredInitialization, RunConfig)
+        For each class split, as `evaluate` takes them; the same shape and number of episodes in all.
+    methods, options, explain, factors : as of `evaluate`; the example episodes are the first split's
+
+    Returns
+    -------
+    dict
+        As of `evaluate`, over the episodes of all splits; each row with the spread of the splits' accuracies, and
+        ``by_split`` with every split's own rows.
+    """
     progress = progress or QuietProgress()
+    found = [
+        _evaluated(stored, config, progress, methods, options, explain and place == 0, factors)
+        for place, (stored, config) in enumerate(parts)
+    ]
+    splits = [_class_split(config) for _, config in parts]
+    each = [one.results for one in found]
+    datasets = ", ".join(dict.fromkeys(name for name, _ in splits))
+    named = [split for _, split in splits]
+    confusions = [one for results in each for one in results["confusions"]]
+    return {
+        **each[0],
+        "run": ", ".join(dict.fromkeys(results["run"] for results in each)),
+        "protocol": {
+            **each[0]["protocol"],
+            "data": f"{datasets}, published class splits {', '.join(named)}",
+            "splits": named,
+            "interval": "95 %, Student's t over the episodes of all splits; differences are paired by episode",
+        },
+        **_tables([one.scores for one in found], found[0].scaled_steps, [one.scaled for one in found]),
+        "confusions": sorted(confusions, key=lambda one: -one["times"] / one["of"])[:10],
+        "chosen": [
+            {**one, "method": f"{one['method']} (split {split})"}
+            for results, split in zip(each, named, strict=True)
+            for one in results["chosen"]
+        ],
+        "cost": {**each[0]["cost"], "evaluation_seconds": sum(one["cost"]["evaluation_seconds"] for one in each)},
+        "by_split": [
+            {"split": split, "run": one["run"], "rows": one["rows"]} for split, one in zip(named, each, strict=True)
+        ],
+    }
+
+
+def _class_split(config: RunConfig) -> tuple[str, str]:
+    assert isinstance(config.data, LabelledText) and config.data.dataset is not None, "of a bundled data set"
+    return config.data.dataset, config.data.class_split
+
+
+def _evaluated(
+    stored: StoredInitialization,
+    config: RunConfig,
+    progress: EvaluationProgress,
+    methods: Sequence[str] | None,
+    options: Options | None,
+    explain: bool,
+    factors: Sequence[float],
+) -> _Measured:
     if config.evaluation is None:
         raise ConfigError("evaluation: missing; say ways, shots, queries and episodes.")
     if config.parameters_in_parts:
         raise _sent_whole()
     check_data(config, training=False)
-    compared = None if methods is None else compared_methods(methods, config, progress.note)
+    compared = None if methods is None else compared_methods(methods, config, progress.note, options)
     with _measuring(config, progress) as executor:
         meta = FlatLayout.of(stored.meta).flatten(stored.meta)
-        return _measure(config, config.evaluation, executor, meta, progress, compared)
+        return _measure(config, config.evaluation, executor, meta, progress, compared, explain, factors)
 
 
 def _check_arrays(config: RunConfig, learner: Learner, initial: Params) -> None:
@@ -198,7 +291,9 @@ def _validation(evaluation: Evaluation) -> Evaluation:
     return evaluation.model_copy(update={"split": "valid", "episodes": VALIDATION_EPISODES})
 
 
-def compared_methods(names: Sequence[str], config: RunConfig, notify: Callable[[str], None]) -> list[AdaptationMethod]:
+def compared_methods(
+    names: Sequence[str], config: RunConfig, notify: Callable[[str], None], options: Options | None = None
+) -> list[AdaptationMethod]:
     """What an initialization is compared with, by names or ["all"], each of which can be run.
 
     Raises
@@ -207,7 +302,7 @@ def compared_methods(names: Sequence[str], config: RunConfig, notify: Callable[[
         One that is named cannot; of "all" it is left out, with a note where the data stands in its way.
     """
     assert config.evaluation is not None, "checked before"
-    methods = chosen_methods(names, config.evaluation.steps, config)
+    methods = chosen_methods(names, config.evaluation.steps, config, options)
     tuned = [method for method in methods if len(method.candidates()) > 1]
     if not tuned:
         return methods
@@ -249,9 +344,14 @@ def _measuring(config: RunConfig, progress: EvaluationProgress) -> Iterator[Exec
 
 
 def evaluate_perplexity(
-    stored: StoredInitialization, evaluation: Evaluation, progress: EvaluationProgress | None = None
+    stored: StoredInitialization,
+    evaluation: Evaluation,
+    progress: EvaluationProgress | None = None,
+    generation: Generation | None = None,
 ) -> dict[str, Any]:
     """Measure an initialization of a language model on tasks of its own data that training never saw.
+
+    Of a run that adapts by reward the reward is measured, too.
 
     Parameters
     ----------
@@ -259,16 +359,26 @@ def evaluate_perplexity(
         From `metacl.initialization.read_initialization`.
     evaluation : Evaluation
         Shape, number and seed of the tasks, and the inner steps after which they are measured.
+    generation : Generation
+        Where texts have completions: also generate those of the query's prompts, so, and hold them against the data's.
 
     Returns
     -------
     dict
         The protocol and a row for each start and number of steps: mean log-perplexity in nats per token, and what
-        was gained, paired by task.
+        was gained, paired by task. Where there are any, ``completions`` has rows of BLEU, ROUGE, exact match, reward
+        (`metacl.evaluation.CompletionRow`), and ``examples`` some of what was said.
+
+    Raises
+    ------
+    ConfigError
+        The run's texts have no completions, or its model is spread over several ranks.
     """
-    progress, config = progress or QuietProgress(), stored.config
+    progress, config, started = progress or QuietProgress(), stored.config, time.perf_counter()
     if config.parameters_in_parts:
         raise _sent_whole()
+    if generation is not None:
+        _check_generates(config)
     config.data.open().check(evaluation.split, evaluation.shape)
     _, initial = starting_point(config)
     layout = FlatLayout.of(stored.meta)
@@ -276,6 +386,12 @@ def evaluate_perplexity(
     addresses = [TaskAddress(evaluation.split, evaluation.seed, 0, index) for index in range(evaluation.episodes)]
     with _measuring(config, progress) as executor:
         rows = perplexity_rows(executor, starts, addresses, evaluation.shape, evaluation.steps)
+        said = None
+        if generation is not None or isinstance(config.objective, PolicyGradient):
+            said = completions(executor, starts, addresses, evaluation.shape, evaluation.steps, generation)
+    answers = {}
+    if said is not None:
+        answers = {"completions": [asdict(row) for row in completion_rows(said)], "examples": examples_said(said)}
     return {
         "run": config.name,
         "metacl": metacl.__version__,
@@ -285,10 +401,22 @@ def evaluate_perplexity(
             **evaluation.shape.to_dict(),
             "episodes": evaluation.episodes,
             "seed": evaluation.seed,
+            "generation": None if generation is None else generation.to_dict(),
             "interval": "95 %, Student's t over tasks; gains are paired by task",
         },
         "rows": [asdict(row) for row in rows],
+        **answers,
+        "cost": {"evaluation_seconds": time.perf_counter() - started, "groups": config.workers.groups},
     }
+
+
+def _check_generates(config: RunConfig) -> None:
+    if config.learner.scores_after is None:
+        raise ConfigError(
+            "--new-tokens: this run's texts have no completions to compare with (learner.completion_after is null)."
+        )
+    if config.workers.ranks_per_group > 1 or config.workers.zero_stage == 3:
+        raise ConfigError("--new-tokens: text is generated by whole models in one process each. Give --groups 0.")
 
 
 def continual(config: ContinualConfig, notify: Notify = lambda _: None) -> dict[str, Any]:
@@ -354,12 +482,8 @@ def running_executor(config: RunConfig, notify: Notify) -> Iterator[Executor]:
         from metacl.coordination.ray_executor import RayExecutor
 
         make = RayExecutor
-    executor = make(config, notify)
-    try:
-        executor.start()
+    with running(make(config, notify)) as executor:
         yield executor
-    finally:
-        executor.close()
 
 
 def read_metrics(folder: RunFolder) -> list[dict[str, Any]]:
@@ -369,6 +493,16 @@ def read_metrics(folder: RunFolder) -> list[dict[str, Any]]:
     return [json.loads(line) for line in folder.metrics.read_text("utf-8").splitlines()]
 
 
+@dataclass(frozen=True)
+class _Measured:
+    """What an evaluation found; scaled: what the methods of `scaled_steps` answered, {} if there are none."""
+
+    results: dict[str, Any]
+    scores: Scores
+    scaled_steps: list[ScaledSteps]
+    scaled: Scores
+
+
 def _measure(
     config: RunConfig,
     evaluation: Evaluation,
@@ -376,7 +510,9 @@ def _measure(
     meta: Meta,
     progress: EvaluationProgress,
     methods: Sequence[AdaptationMethod] | None = None,
-) -> dict[str, Any]:
+    explain: bool = False,
+    factors: Sequence[float] = (),
+) -> _Measured:
     started = time.perf_counter()
     compared = methods or default_methods(evaluation.steps, config.learner.has_features)
     if any(len(method.candidates()) > 1 for method in compared):
@@ -388,7 +524,18 @@ def _measure(
     )
     scores = run_evaluation(executor, meta, [one.method for one in chosen], evaluation, progress.evaluation_progress)
     rows = table(scores)
-    return {
+    best = _best_learned(rows)
+    answers = _answers(config, evaluation, scores, best)
+    if explain and best.steps is not None and can_explain(config):
+        answers["examples"] = with_reasons(
+            executor, meta, list(scores), answers["examples"], evaluation.shape, best.steps
+        )
+    scaled = scaled_steps(factors, config.inner.steps or max(evaluation.steps)) if factors else []
+    scaled_scores: Scores = {}
+    if scaled:
+        progress.note(f"the same episodes with inner step sizes times {', '.join(f'{one:g}' for one in factors)}")
+        scaled_scores = run_evaluation(executor, meta, scaled, evaluation, progress.evaluation_progress)
+    results = {
         "run": config.name,
         "metacl": metacl.__version__,
         "protocol": {
@@ -400,17 +547,33 @@ def _measure(
             "step_sizes": "pretrained rows: the config's initial ones; meta-learned rows: the learned ones",
             "interval": "95 %, Student's t over episodes; differences are paired by episode",
         },
-        "rows": as_dict(rows),
-        **_answers(config, evaluation, scores, rows),
+        **_tables([scores], scaled, [scaled_scores]),
+        **answers,
         "chosen": [one.as_dict() for one in chosen if one.accuracies],
         "cost": {"evaluation_seconds": time.perf_counter() - started, "groups": config.workers.groups},
     }
+    return _Measured(results, scores, scaled, scaled_scores)
 
 
-def _answers(config: RunConfig, evaluation: Evaluation, scores: Scores, rows: Sequence[RowResult]) -> dict[str, Any]:
-    """What the best meta-learned row got wrong, and two episodes of it."""
+def _tables(splits: Sequence[Scores], scaled: Sequence[ScaledSteps], of_scaled: Sequence[Scores]) -> dict[str, Any]:
+    """All that is computed of the answers to the episodes of one class split or several."""
+    tables = {
+        "rows": as_dict(table(*splits)),
+        "curves": [asdict(curve) for curve in curves(*splits)],
+    }
+    if scaled:
+        tables["robustness"] = [asdict(one) for one in robustness(scaled, *of_scaled)]
+    return tables
+
+
+def _best_learned(rows: Sequence[RowResult]) -> Row:
     best = max((row for row in rows if row.method == META_LEARNED), key=lambda row: row.accuracy.mean)
-    row, source = Row(best.method, best.steps), config.data.open()
+    return Row(best.method, best.steps)
+
+
+def _answers(config: RunConfig, evaluation: Evaluation, scores: Scores, row: Row) -> dict[str, Any]:
+    """What a row got wrong, and two episodes of it."""
+    source = config.data.open()
     return {
         "confusions": worst_confusions(scores, row, source, evaluation.shape),
         "examples": example_episodes(scores, row, source, evaluation.shape),

@@ -16,7 +16,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat
 from torch import Tensor
 
 from metacl.adaptation.optimizers import INNER_OPTIMIZERS, InnerOptimizer
-from metacl.adaptation.preconditioners import PRECONDITIONERS, Preconditioner
+from metacl.adaptation.preconditioners import CURVATURE, PRECONDITIONERS, Preconditioner
 from metacl.errors import ConfigError
 from metacl.learners.base import HEAD, STEP_SIZE, Params
 from metacl.learners.partition import Partition
@@ -113,6 +113,16 @@ class InnerLoop(Component):
         """The meta-parameters of adapting itself, for adapted tensors of these shapes; see `StepSizes.initial`."""
         learned = {} if self.precondition is None else self.precondition.initial(shapes)
         return {**self.step_size.initial(shapes, self.steps), **learned}
+
+    def scaled(self, meta: Params, factor: float) -> tuple[InnerLoop, Params]:
+        """The loop and meta-parameters whose step sizes are `factor` times these, whoever holds them."""
+        if self.step_size.learn == "none":
+            values = {"value": factor * self.step_size.value, "head": factor * self.step_size.head}
+            return self.model_copy(update={"step_size": self.step_size.model_copy(update=values)}), meta
+        return self, {
+            name: factor * tensor if name.startswith(STEP_SIZE) and not name.startswith(CURVATURE) else tensor
+            for name, tensor in meta.items()
+        }
 
     def partitioned(self, partition: Partition) -> Partition:
         """That of all meta-parameters, given that of what is learned: step sizes of each number lie as the numbers."""

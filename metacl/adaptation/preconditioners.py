@@ -16,6 +16,8 @@ from metacl.errors import ConfigError
 from metacl.learners.base import STEP_SIZE, Params
 from metacl.registry import Component, Registry
 
+CURVATURE = f"{STEP_SIZE}curvature."
+
 
 class Preconditioner(Component):
     """A linear map of the inner gradient, learned."""
@@ -70,4 +72,4 @@ def _sides(shape: torch.Size) -> tuple[int, ...]:
 
 
 def _name(name: str, side: int) -> str:
-    return f"{STEP_SIZE}curvature.{('output', 'input', 'kernel')[side]}.{name}"
+    return f"{CURVATURE}{('output', 'input', 'kernel')[side]}.{name}"

@@ -21,6 +21,7 @@ def check_fits_together(run: Sections) -> None:
     _check_asynchronous(run)
     _check_zero_stage(run)
     run.estimator.check_loop(run.inner)
+    run.objective.check_fits(run.episodes, run.inner)
     _check_parameters_in_parts(run)
 
 
@@ -56,15 +57,16 @@ def _check_evaluation(run: Sections) -> None:
             f"evaluation: it counts right answers, and data {run.data.registered_name!r} has no classes. "
             f"Set evaluation=null{texts if run.data.gives == 'text' else ''}"
         )
-    if run.evaluation and run.objective.fixed_ways and run.evaluation.shape.ways != run.episodes.ways:
+    has_head = run.objective.fixed_ways and run.learner.classifies
+    if run.evaluation and has_head and run.evaluation.shape.ways != run.episodes.ways:
         raise ValueError(
             f"evaluation.shape.ways: {run.evaluation.shape.ways}, but {run.objective.registered_name} learns a "
             f"head for episodes.ways = {run.episodes.ways}. Make them equal, or set objective=proto_maml"
         )
-    if run.evaluation and not run.learner.classifies:
+    if run.evaluation and not run.learner.classifies and run.evaluation.shape.ways < 2:
         raise ValueError(
-            f"evaluation: it measures accuracy, and learner {run.learner.registered_name!r} tells no classes "
-            f"apart. Leave it out; metacl evaluate RUN measures perplexity"
+            "evaluation.shape.ways: 1, but one class leaves nothing to tell apart. Set it to 2 or more, or leave "
+            "evaluation out; metacl evaluate RUN measures perplexity"
         )
 
 
@@ -115,6 +117,12 @@ def _check_zero_stage(run: Sections) -> None:
             f"workers.zero_stage: {stage}, but estimator {run.estimator.registered_name!r} works with stage "
             f"{' or '.join(map(str, possible))}. Set workers.zero_stage={possible[-1]}"
             f"{_estimator_for(stage, run.learner.double_backward)}"
+        )
+    adapter = getattr(run.learner, "adapter", None)
+    if adapter is not None and adapter.prompt_tokens and run.workers.executor == "ray" and stage == 3:
+        raise ValueError(
+            "workers.zero_stage: 3, but a prompt comes before the embeddings, which are in shards then. "
+            "Set workers.zero_stage=2, or learner.adapter.kind=lora"
         )
 
 

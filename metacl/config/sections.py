@@ -59,6 +59,19 @@ class Sections(Component):
         return with_preset(tree) if isinstance(tree, dict) else tree
 
     @property
+    def compiles(self) -> bool:
+        """Whether workers compile."""
+        return self.estimator.wants_few_shapes
+
+    @property
+    def less_memory(self) -> str:
+        """What a user can do whose tasks do not fit, a sentence."""
+        return (
+            "Lower episodes.ways, episodes.shots or episodes.queries, learner.max_length, or keep fewer inner graphs "
+            "(estimator.allowance=one)."
+        )
+
+    @property
     def parameters_in_parts(self) -> bool:
         """Whether what adapts lies in parts, one a rank, as do the meta-parameters then."""
         return self.workers.executor == "ray" and self.workers.zero_stage == 3 and self.learner.adapts_whole_model

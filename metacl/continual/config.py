@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
-from metacl.config import read_tree
+from metacl.config import Workers, read_tree
 from metacl.continual.strategies import STRATEGIES, Strategy
 from metacl.continual.streams import STREAMS, StreamSource, TextDomains
 from metacl.continual.training import Training
@@ -37,7 +37,8 @@ class ContinualConfig(Component):
     `metacl continual` (what it ended with), on the same learner; of it everything but the head is taken.
     scenario : what a text's class is told apart from: all classes of the stream ("class"), those met so far ("seen"),
     or those of its own experience, which is then known in the test, too ("task"). strategies : none is fine-tuning.
-    threads : CPU threads; the last bits depend on them.
+    workers : as in a training's config; without the section it is one process without Ray. Seeds are learned side by
+    side, and tests are spread over the groups. A slow group is waited for: experiences differ.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -51,7 +52,17 @@ class ContinualConfig(Component):
     strategies: tuple[Annotated[Strategy, chosen_from(STRATEGIES)], ...] = ()
     training: Training = Training()
     measuring: Measuring = Measuring()
-    threads: PositiveInt = 1
+    workers: Workers = Workers(executor="local")
+
+    @property
+    def compiles(self) -> bool:
+        """Nothing here is compiled."""
+        return False
+
+    @property
+    def less_memory(self) -> str:
+        """What a user can do whose work does not fit, a sentence."""
+        return "Lower training.batch_size, measuring.rows or learner.max_length."
 
     @model_validator(mode="after")
     def _fits_together(self) -> ContinualConfig:
@@ -74,7 +85,25 @@ class ContinualConfig(Component):
             raise ValueError("stream.blur: with blurred borders no example has one task. Set scenario=class, or blur=0")
         if self.training.head == "class_means" and not self.learner.has_features:
             raise ValueError("training.head: class_means needs feature vectors. Set training.head=zeros")
+        self._check_workers()
         return self
+
+    def _check_workers(self) -> None:
+        reasons = (
+            (self.workers.gpus_per_group > 0, "gpus_per_group", "learning a stream is for CPUs. Set it to 0"),
+            (self.workers.ranks_per_group > 1, "ranks_per_group", "one rank learns an experience. Set it to 1"),
+            (self.workers.zero_stage == 3, "zero_stage", "one rank holds the whole base. Set it to 0"),
+            (self.workers.gradient_shards > 1, "gradient_shards", "no gradients are combined. Set it to 1"),
+            (self.workers.tasks_per_forward > 1, "tasks_per_forward", "experiences come one by one. Set it to 1"),
+            (
+                self.workers.stragglers.policy == "drop",
+                "stragglers.policy",
+                "every experience is learned, however long it takes. Set it to wait",
+            ),
+        )
+        for holds, key, reason in reasons:
+            if holds:
+                raise ValueError(f"workers.{key}: {reason}; seeds and tests are spread over workers.groups")
 
     @property
     def folder(self) -> Path:

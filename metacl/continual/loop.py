@@ -1,8 +1,9 @@
 """The loop over experiences: learn one, measure all, go on.
 
 A run's whole state is a `Standing`: parameters, what the strategies remember, and what was measured. Learning an
-experience is a function from one standing to the next. Every random number has an address, so there is no state of a
-generator to keep, and a run that is stopped and goes on takes the same steps.
+experience is a function from one standing to the next, in parts that may be computed in different places: `fit`, and
+`ask` for each test. Every random number has an address, so there is no state of a generator to keep, and a run that is
+stopped and goes on takes the same steps.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from metacl.continual.pool import Minibatch, Pool
 from metacl.continual.record import Record
 from metacl.continual.strategies import State, Strategy, stored
 from metacl.continual.training import Training
+from metacl.continual.travel import Travels
 from metacl.errors import ConfigError, TrainingError
 from metacl.learners.base import Batch, Learner, Params, as_leaves, parameter_count
 from metacl.objectives.proto_maml import class_means
@@ -32,15 +34,60 @@ from metacl.tasks.randomness import AddressedRandom
 
 
 @dataclass(frozen=True)
-class Standing:
-    """A run after some experiences.
+class Trained(Travels):
+    """Parameters, and what the strategies remember.
 
-    params : what is trained. states : one for each strategy. record : what was measured so far.
+    params : what is trained. states : one for each strategy.
     """
 
     params: Params
     states: tuple[State, ...]
+
+
+@dataclass(frozen=True)
+class Learned(Trained):
+    """What learning an experience left, before any test but those of its curve. Entries are those of `Record`."""
+
+    curve: dict[str, float]
+    replay_bytes: int
+    state_bytes: int
+    parameter_norm: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The test of one experience.
+
+    value : the measure. kl : of each batch KL(start ‖ now), summed over its examples, and how many these are; empty
+    where there is none.
+    """
+
+    value: float
+    kl: tuple[tuple[float, int], ...]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Standing(Trained):
+    """A run after some experiences. record : what was measured so far."""
+
     record: Record
+
+    def after(self, learned: Learned, asked: Sequence[Asked]) -> Standing:
+        """With one experience more, and the tests of all of them after it."""
+        k = len(self.record.rows)
+        record = self.record.with_experience(
+            row=[one.value for one in asked],
+            curves=learned.curve,
+            kl_to_start=_mean_kl(asked[: k + 1]),
+            replay_bytes=learned.replay_bytes,
+            state_bytes=learned.state_bytes,
+            parameter_norm=learned.parameter_norm,
+            learn_seconds=learned.seconds,
+            test_seconds=sum(one.seconds for one in asked),
+        )
+        return Standing(learned.params, learned.states, record)
 
 
 class ContinualLoop:
@@ -153,9 +200,14 @@ class ContinualLoop:
             A loss is not finite.
         """
         k = len(standing.record.rows)
+        learned = self.fit(k, standing)
+        return standing.after(learned, [self.ask(k, learned, experience) for experience in range(len(self.stream))])
+
+    def fit(self, k: int, before: Trained) -> Learned:
+        """Experience `k`, from what the one before it left. Raises as `learn`."""
         began = time.perf_counter()
         moment = self._moment.at(k)
-        params, states = standing.params, list(standing.states)
+        params, states = before.params, list(before.states)
         addresses = self.stream.train_addresses(k)
         for place, strategy in enumerate(self.strategies):
             addresses = strategy.training_set(moment.of(place), addresses, states[place])
@@ -164,31 +216,34 @@ class ContinualLoop:
             params, states[place] = strategy.begin(moment.of(place), params, states[place])
         if params is not headed:  # a strategy begins from other parameters, whose features have other means
             params = self._with_head(moment, params, addresses)
-        params, states, curve = self._steps(k, params, states, addresses, standing.record)
+        params, states, curve = self._steps(k, params, states, addresses)
         moment = self._moment.at(k)
         for place, strategy in enumerate(self.strategies):
             params, states[place] = strategy.end(moment.of(place), params, addresses, states[place])
-        learned = time.perf_counter()
-        after = Standing(params, tuple(states), standing.record)
-        answers = [self._answered(after, k, experience) for experience in range(len(self.stream))]
-        row = [self._measured(k, experience, found) for experience, found in enumerate(answers)]
-        record = standing.record.with_experience(
-            row=row,
-            curves=curve,
-            kl_to_start=self._kl_to_start(answers[: k + 1]),
-            replay_bytes=self.stream.nbytes(
-                [*(address for state in states for address in stored(state)), *(a for a in addresses if a[0] != k)]
-            ),
+        memory = [address for state in states for address in stored(state)]
+        self._pool.keep(set(memory))
+        return Learned(
+            params,
+            tuple(states),
+            curve=curve,
+            replay_bytes=self.stream.nbytes([*memory, *(address for address in addresses if address[0] != k)]),
             state_bytes=sum(tensor.nbytes for state in states for tensor in state.values()),
             parameter_norm=float(torch.stack([t.double().square().sum() for t in params.values()]).sum().sqrt()),
-            learn_seconds=learned - began,
-            test_seconds=time.perf_counter() - learned,
+            seconds=time.perf_counter() - began,
         )
-        self._pool.keep({address for state in states for address in stored(state)})
-        return Standing(params, tuple(states), record)
+
+    def ask(self, k: int, after: Trained, experience: int) -> Asked:
+        """The test of one experience, after experience `k` was learned."""
+        began = time.perf_counter()
+        if not self._can_be_right(k, experience):
+            return Asked(0.0, (), time.perf_counter() - began)
+        answers = self._answered(after, k, experience)
+        value = self._measured(k, experience, answers)
+        kl = self._kl_to_start(experience, answers) if self.model.classes and experience <= k else ()
+        return Asked(value, kl, time.perf_counter() - began)
 
     def _steps(
-        self, k: int, params: Params, states: list[State], addresses: list[Address], record: Record
+        self, k: int, params: Params, states: list[State], addresses: list[Address]
     ) -> tuple[Params, list[State], dict[str, float]]:
         curve: dict[str, float] = {}
         optimizer_state: dict[str, Params] = {}
@@ -197,13 +252,13 @@ class ContinualLoop:
             order = self._order(k, epoch, addresses)
             for first in range(0, len(order), self.training.batch_size):
                 if step in self.curve:
-                    curve[str(step)] = self._asked(Standing(params, tuple(states), record), k, k)
+                    curve[str(step)] = self._asked(Trained(params, tuple(states)), k, k)
                 chosen = order[first : first + self.training.batch_size]
                 moment = self._moment.at(k, step, epoch, first // self.training.batch_size)
                 params, states, optimizer_state = self._step(moment, params, states, optimizer_state, chosen)
                 step += 1
         if step in self.curve:
-            curve[str(step)] = self._asked(Standing(params, tuple(states), record), k, k)
+            curve[str(step)] = self._asked(Trained(params, tuple(states)), k, k)
         return params, states, curve
 
     def _step(
@@ -269,15 +324,17 @@ class ContinualLoop:
         weight[new], bias[new] = 2 * means, -(means * means).sum(-1)
         return {**params, HEAD_WEIGHT: weight, HEAD_BIAS: bias}
 
-    def _row(self, standing: Standing, k: int, experiences: Sequence[int] | None = None) -> list[float]:
+    def _row(self, standing: Trained, k: int, experiences: Sequence[int] | None = None) -> list[float]:
         """The measure on each experience, as things stand in experience `k`."""
         asked = range(len(self.stream)) if experiences is None else experiences
         return [self._asked(standing, k, experience) for experience in asked]
 
-    def _asked(self, standing: Standing, k: int, experience: int) -> float:
+    def _asked(self, standing: Trained, k: int, experience: int) -> float:
+        if not self._can_be_right(k, experience):
+            return 0.0
         return self._measured(k, experience, self._answered(standing, k, experience))
 
-    def _answered(self, standing: Standing, k: int, experience: int) -> list[Tensor]:
+    def _answered(self, standing: Trained, k: int, experience: int) -> list[Tensor]:
         with torch.no_grad():
             return [self._answers(standing, k, batch) for batch in self._pool.test(experience)]
 
@@ -289,7 +346,7 @@ class ContinualLoop:
             found.append((among(outputs, allowed), batch.targets))
         return self.model.measured(found)
 
-    def _answers(self, standing: Standing, k: int, batch: Batch) -> Tensor:
+    def _answers(self, standing: Trained, k: int, batch: Batch) -> Tensor:
         """What a strategy says in the model's place, or the model."""
         moment = self._moment.at(k)
         for place, strategy in enumerate(self.strategies):
@@ -298,22 +355,14 @@ class ContinualLoop:
                 return answers
         return self.model.outputs(standing.params, batch)
 
-    def _kl_to_start(self, answers: Sequence[Sequence[Tensor]]) -> float | None:
-        """Mean KL(start ‖ now) over the test examples met so far, given the answers on each experience.
-
-        None for a language model, and where a strategy's answers exclude a class.
-        """
-        if not self.model.classes:
-            return None
-        total, count = 0.0, 0
-        for experience, now in enumerate(answers):
-            if experience not in self._first_answers:
-                with torch.no_grad():
-                    batches = self._pool.test(experience)
-                    self._first_answers[experience] = [self.model.outputs(self.start, batch) for batch in batches]
-            for before, after in zip(self._first_answers[experience], now, strict=True):
-                total, count = total + float(kl_divergence(before, after)) * len(after), count + len(after)
-        return total / count if math.isfinite(total) else None
+    def _kl_to_start(self, experience: int, now: Sequence[Tensor]) -> tuple[tuple[float, int], ...]:
+        """See `Asked.kl`."""
+        if experience not in self._first_answers:
+            with torch.no_grad():
+                batches = self._pool.test(experience)
+                self._first_answers[experience] = [self.model.outputs(self.start, batch) for batch in batches]
+        pairs = zip(self._first_answers[experience], now, strict=True)
+        return tuple((float(kl_divergence(before, after)) * len(after), len(after)) for before, after in pairs)
 
     def _columns(self) -> Tensor | None:
         """The classes that examples of each experience are told apart from, (T, N); None for all."""
@@ -324,10 +373,24 @@ class ContinualLoop:
             columns[k, experience.classes()] = True
         return columns.cumsum(0).bool() if self._scenario == "seen" else columns
 
+    def _can_be_right(self, k: int, experience: int) -> bool:
+        """Whether any class of an experience's test may be answered; if none, asking tells nothing."""
+        allowed = self._allowed(k, experience)
+        return allowed is None or bool(allowed[sorted({*self.stream.experiences[experience].test.labels})].any())
+
     def _allowed(self, k: int, experience: int) -> Tensor | None:
         if self._pool.columns is None:
             return None
         return self._pool.columns[k if self._scenario == "seen" else experience]
+
+
+def _mean_kl(asked: Sequence[Asked]) -> float | None:
+    """Mean over the test examples met so far; None for a language model, and where answers exclude a class."""
+    batches = [batch for one in asked for batch in one.kl]
+    total = 0.0
+    for summed, _ in batches:  # one after the other: what `sum` does depends on the version of Python
+        total += summed
+    return total / sum(count for _, count in batches) if batches and math.isfinite(total) else None
 
 
 def _gradient(value: Tensor, leaves: Params, keep: bool) -> Params:

@@ -176,7 +176,7 @@ class _Run:
             self.step = self._saved = start.step
             progress.note(f"continuing after step {self.step}")
         self.folder.keep_metrics_until(self.step)
-        if config.estimator.wants_few_shapes:
+        if config.compiles:
             progress.note("the first task of each new shape compiles first, for up to a minute or two")
         self._clock = StepClock(executor)
         self._asynchronous = asynchronous_steps(config, executor, progress, self.step)

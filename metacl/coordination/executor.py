@@ -1,20 +1,23 @@
 """Executors: where the workers live. The coordinator sees only this interface.
 
-`LocalExecutor` computes in this process and needs neither Ray nor DeepSpeed.
+A `WorkerPool` spreads work over workers; an `Executor` is one that can do what training needs beside. The local ones
+compute in this process and need neither Ray nor DeepSpeed.
 """
 
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol, TypeVar
+from contextlib import contextmanager
+from typing import Any, Protocol, TypeVar
 
 import torch
 
 from metacl.config import RunConfig
 from metacl.coordination.flat import Flat
 from metacl.coordination.gathering import Gathering, InProcess
-from metacl.coordination.worker import Done, Meta, PartedMeta, ReplyDamaged, TaskFailed, Work, Worker
+from metacl.coordination.worker import Done, Job, Meta, PartedMeta, ReplyDamaged, TaskFailed, Work, Worker, WorkerKind
 from metacl.errors import ResourceError
 from metacl.tasks import TaskAddress
 
@@ -25,8 +28,11 @@ Notify = Callable[[str], None]
 LeftOut = Callable[[TaskAddress, str], None]
 """Receives the address of a task that has no result, and why."""
 
+Further = Callable[[], Sequence[TaskAddress]]
+"""Asked whenever a result was taken: what can be computed now, beside what was known before."""
 
-class Executor(Protocol):
+
+class WorkerPool(Protocol):
     """Starts workers, spreads work over them, stops them.
 
     waited_s : seconds spent waiting for workers so far; all other time of a step is the coordinator's own.
@@ -39,15 +45,29 @@ class Executor(Protocol):
         ...
 
     def map(
-        self, work: Work[R], addresses: Sequence[TaskAddress], meta: Meta, left_out: LeftOut | None = None
+        self,
+        work: Work[R],
+        addresses: Sequence[TaskAddress],
+        meta: Meta,
+        left_out: LeftOut | None = None,
+        further: Further | None = None,
     ) -> Iterator[Done[R]]:
         """Compute `work` for every address; results come as they finish, in any order, checked, each exactly once.
 
         meta : its memory may be used again when the last result is taken.
         left_out : told of every task that has no usable result (twice, on two groups if there are two) or was dropped
         as a straggler. None: such a task is a `TaskFailed`.
+        further : for work that makes more of it. None: there is none.
         """
         ...
+
+    def close(self) -> None:
+        """Stop the workers and free what they hold."""
+        ...
+
+
+class Executor(WorkerPool, Protocol):
+    """A pool whose workers compute meta-gradients."""
 
     def foresee(self, addresses: Sequence[TaskAddress]) -> None:
         """Training tasks that will be asked for after the next `map`: workers that wait may begin with them."""
@@ -57,17 +77,24 @@ class Executor(Protocol):
         """Where the gradients of a step at parameters `meta` are to be combined; ready for them."""
         ...
 
-    def close(self) -> None:
-        """Stop the workers and free what they hold."""
-        ...
+
+P = TypeVar("P", bound=WorkerPool)
 
 
-def out_of_memory(where: object, error: BaseException) -> ResourceError:
+@contextmanager
+def running(pool: P) -> Iterator[P]:
+    """Started; closed on the way out whatever happens."""
+    try:
+        pool.start()
+        yield pool
+    finally:
+        pool.close()
+
+
+def out_of_memory(where: object, error: BaseException, less_memory: str) -> ResourceError:
     """What to tell a user whose task did not fit."""
     return ResourceError(
-        f"{where}: out of memory ({str(error).splitlines()[0] if str(error) else type(error).__name__}). "
-        f"Lower episodes.ways, episodes.shots or episodes.queries, learner.max_length, or keep fewer inner graphs "
-        f"(estimator.allowance=one)."
+        f"{where}: out of memory ({str(error).splitlines()[0] if str(error) else type(error).__name__}). {less_memory}"
     )
 
 
@@ -78,37 +105,47 @@ def give_up(address: TaskAddress, error: TaskFailed, left_out: LeftOut | None) -
     left_out(address, str(error))
 
 
-class LocalExecutor:
+class LocalPool:
     """One worker in this process."""
 
-    def __init__(self, config: RunConfig, notify: Notify) -> None:
-        self._config = config
+    def __init__(self, config: Job, notify: Notify, kind: WorkerKind) -> None:
+        self._job = config
         self._notify = notify
-        self._worker: Worker | None = None
+        self._kind = kind
+        self._worker: Any = None
         self.waited_s = 0.0
 
     def start(self) -> None:
         """Load data and model. Raises `ResourceError` if the GPU asked for is not there."""
-        if self._config.workers.gpus_per_group > torch.cuda.device_count():
+        if self._job.workers.gpus_per_group > torch.cuda.device_count():
             raise ResourceError(
-                f"workers.gpus_per_group: {self._config.workers.gpus_per_group} asked for, this machine has "
+                f"workers.gpus_per_group: {self._job.workers.gpus_per_group} asked for, this machine has "
                 f"{torch.cuda.device_count()}. Set workers.gpus_per_group=0."
             )
-        self._notify(f"loading {self._config.learner.source()}")
-        self._worker = Worker(self._config)
+        self._notify(f"loading {self._job.learner.source()}")
+        self._worker = self._kind(self._job)
 
     def map(
-        self, work: Work[R], addresses: Sequence[TaskAddress], meta: Meta, left_out: LeftOut | None = None
+        self,
+        work: Work[R],
+        addresses: Sequence[TaskAddress],
+        meta: Meta,
+        left_out: LeftOut | None = None,
+        further: Further | None = None,
     ) -> Iterator[Done[R]]:
-        """One after the other."""
+        """One after the other; what comes of a result goes before all else."""
         assert not isinstance(meta, PartedMeta), "one process holds them whole"
-        for address in addresses:
+        waiting = deque(addresses)
+        while waiting:
+            address = waiting.popleft()
             try:
                 result = self._compute(work, address, meta)
             except TaskFailed as error:
                 give_up(address, error, left_out)
             else:
                 yield Done(address, result)
+                if further is not None:
+                    waiting.extendleft(reversed(further()))
 
     def _compute(self, work: Work[R], address: TaskAddress, meta: Flat) -> R:
         try:
@@ -123,19 +160,27 @@ class LocalExecutor:
         try:
             result = work.handed_out(address)(self._worker, address, meta)
         except (MemoryError, torch.OutOfMemoryError) as error:
-            raise out_of_memory(f"task {address}", error) from None
+            raise out_of_memory(f"task {address}", error, self._job.less_memory) from None
         finally:
             self.waited_s += time.perf_counter() - began
         work.check(result, meta)
         return result
+
+    def close(self) -> None:
+        """Forget the worker."""
+        self._worker = None
+
+
+class LocalExecutor(LocalPool):
+    """Training in this process."""
+
+    def __init__(self, config: RunConfig, notify: Notify) -> None:
+        super().__init__(config, notify, Worker)
+        self._aggregator = config.outer.aggregator
 
     def foresee(self, addresses: Sequence[TaskAddress]) -> None:
         """The one worker never waits."""
 
     def gathering(self, meta: Meta) -> Gathering:
         """Here."""
-        return InProcess(self._config.outer.aggregator)
-
-    def close(self) -> None:
-        """Forget the worker."""
-        self._worker = None
+        return InProcess(self._aggregator)

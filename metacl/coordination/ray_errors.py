@@ -17,13 +17,13 @@ def is_loss(error: RayError) -> bool:
     return not isinstance(error, RayTaskError)
 
 
-def error_of_ours(error: RayError, doing: str) -> BaseException:
+def error_of_ours(error: RayError, doing: str, less_memory: str) -> BaseException:
     """What code on a worker raised, as it should reach the user."""
     cause = error.cause if isinstance(error, RayTaskError) else None
     if isinstance(cause, MetaclError):
         return cause
     if isinstance(cause, (MemoryError, torch.OutOfMemoryError)):
-        return out_of_memory(doing, cause)
+        return out_of_memory(doing, cause, less_memory)
     return error
 
 

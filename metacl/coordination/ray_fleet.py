@@ -14,13 +14,12 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from metacl.config import RunConfig
 from metacl.coordination.executor import Notify
 from metacl.coordination.ray_cluster import connect
 from metacl.coordination.ray_errors import error_of_ours, essence, is_loss
 from metacl.coordination.ray_group import WorkerGroup
-from metacl.coordination.ray_parts import RayParts
 from metacl.coordination.ray_shards import Shards
+from metacl.coordination.worker import Job, WorkerKind
 from metacl.errors import ResourceError
 from metacl.plugins import packable
 
@@ -34,16 +33,22 @@ SAY_EVERY_S = 10.0
 class Fleet:
     """Groups by number, 0 … groups − 1; a group that is started again keeps its number.
 
+    Parameters
+    ----------
+    kind : WorkerKind
+        What each rank makes of the config.
+    shards : Shards
+        Those who combine what the groups compute; None if that is done here.
+
     Attributes
     ----------
     ready : dict
         The groups that can be given work.
-    shards : Shards
-        Those who combine what the groups compute.
     """
 
-    def __init__(self, config: RunConfig, notify: Notify) -> None:
+    def __init__(self, config: Job, notify: Notify, kind: WorkerKind, shards: Shards | None = None) -> None:
         self._config = config
+        self._kind, self._shards = kind, shards
         self._workers = config.workers
         self._notify = notify
         self._coming: dict[int, WorkerGroup] = {}
@@ -53,7 +58,6 @@ class Fleet:
         self._owns_connection = False
         self._compile: bool | None = None  # whether the groups can
         self.ready: dict[int, WorkerGroup] = {}
-        self.shards = RayParts(config) if config.parameters_in_parts else Shards(config)
 
     def start(self) -> None:
         """Connect, and bring up all groups; returns when enough of them are ready.
@@ -61,9 +65,10 @@ class Fleet:
         Raises `ResourceError` if they are not within ``workers.start_timeout_s``.
         """
         self._owns_connection = connect(self._workers, self._notify, packable(self._config.plugins))
-        self.shards.start()
+        if self._shards is not None:
+            self._shards.start()
         for number in range(self._workers.groups):
-            self._coming[number] = WorkerGroup(self._config, number, self.shards.actors)
+            self._coming[number] = self._new_group(number)
         self._too_few_since = said = time.monotonic()
         while len(self.ready) < self._workers.groups_to_start:
             finished, _ = ray.wait(self.awaited, timeout=POLL_S) if self.awaited else ([], [])
@@ -99,7 +104,7 @@ class Fleet:
             line = group.advance()
         except RayError as error:
             if not is_loss(error):
-                raise error_of_ours(error, f"worker group {number}, {group.doing}") from None
+                raise error_of_ours(error, f"worker group {number}, {group.doing}", self._config.less_memory) from None
             self.lost(number, essence(error))
             return
         if line is not None:
@@ -111,7 +116,7 @@ class Fleet:
         """Compiled and uncompiled code round differently: then bits would depend on who computed what."""
         if self._compile is None:
             self._compile = group.compiles
-        if self._config.estimator.wants_few_shapes and group.compiles != self._compile:
+        if self._config.compiles and group.compiles != self._compile:
             has = "has a C++ compiler, and the groups before it have none" if group.compiles else "has no C++ compiler"
             raise ResourceError(
                 f"estimator.compile: the machine of worker group {number} {has}, so its results would differ from the "
@@ -133,7 +138,7 @@ class Fleet:
             what = f"lost {times} times without finishing a task, not started again (workers.respawns = {limit})"
         else:
             what = f"starting it again ({times} of {limit} until it finishes a task)"
-            self._coming[number] = WorkerGroup(self._config, number, self.shards.actors)
+            self._coming[number] = self._new_group(number)
         self._notify(f"worker group {number} is lost ({why}); {what}; {len(self.ready)} left")
 
     def require(self, wanted: int) -> None:
@@ -160,11 +165,15 @@ class Fleet:
             except (RayError, ConnectionError, RuntimeError, ValueError) as error:  # the head is gone, and all with it
                 self._notify(f"a worker group could not be tidied up: {error}")
         self.ready, self._coming = {}, {}
-        if ray.is_initialized():
-            self.shards.close()
+        if ray.is_initialized() and self._shards is not None:
+            self._shards.close()
         if self._owns_connection:
             ray.shutdown()
             self._owns_connection = False
+
+    def _new_group(self, number: int) -> WorkerGroup:
+        actors = [] if self._shards is None else self._shards.actors
+        return WorkerGroup(self._config, self._kind, number, actors)
 
     def _standing(self) -> str:
         coming = "".join(

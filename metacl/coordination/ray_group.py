@@ -17,11 +17,11 @@ import ray
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from metacl.config import RunConfig, Workers, config_from_dict
+from metacl.config import Workers
 from metacl.coordination.flat import Flat, checksum
 from metacl.coordination.ray_parts import PartSender, meta_for_ranks
 from metacl.coordination.ray_shards import ShardSender
-from metacl.coordination.worker import Parameters, Reply, ReplyDamaged, Work, Worker
+from metacl.coordination.worker import Job, Parameters, Reply, ReplyDamaged, Work, WorkerKind
 from metacl.errors import MetaclError
 from metacl.learners.ranks import RankLost
 from metacl.metagradients.compiled import compiler_here
@@ -40,8 +40,10 @@ class WorkerGroup:
 
     Parameters
     ----------
-    config : RunConfig
+    config : Job
         Of the run. The group's place is asked for at once.
+    kind : WorkerKind
+        What each rank makes of it.
     number : int
         Which of the run's groups this is, from 0: spread over the nodes in turn.
     shards : sequence of handles
@@ -59,8 +61,8 @@ class WorkerGroup:
         Whether its machine has a compiler, once it is ready.
     """
 
-    def __init__(self, config: RunConfig, number: int, shards: Sequence[Any]) -> None:
-        self._config, self._shards = config, shards
+    def __init__(self, config: Job, kind: WorkerKind, number: int, shards: Sequence[Any]) -> None:
+        self._config, self._kind, self._shards = config, kind, shards
         self._ranks: list[Any] = []
         workers = config.workers
         bundle = {"CPU": float(workers.threads)}
@@ -90,7 +92,8 @@ class WorkerGroup:
             self.node = first[2]
             self.doing = "loading model and data, starting DeepSpeed"
             self.pending = [
-                actor.build.remote(tree, rank, first, self._shards) for rank, actor in enumerate(self._ranks)
+                actor.build.remote(self._kind, tree, rank, first, self._shards)
+                for rank, actor in enumerate(self._ranks)
             ]
         else:
             self.doing, self.pending = "ready", []
@@ -170,7 +173,7 @@ class GroupRank:
         return ray.util.get_node_ip_address(), port, ray.get_runtime_context().get_node_id()
 
     def build(
-        self, config: dict[str, Any], rank: int, first: tuple[str, int, str], shards: Sequence[Any]
+        self, kind: WorkerKind, config: dict[str, Any], rank: int, first: tuple[str, int, str], shards: Sequence[Any]
     ) -> tuple[str, bool]:
         """Join the group whose rank 0 is at `first` and load everything.
 
@@ -178,7 +181,7 @@ class GroupRank:
         """
         from metacl.learners.sharding import RankEnvironment, ZeroOptions, make_engine
 
-        resolved = config_from_dict(config)
+        resolved = kind.read(config)
         workers = resolved.workers
         self._rank, self._size, self._out_of_step = rank, workers.ranks_per_group, False
         self._shards = shards
@@ -187,13 +190,14 @@ class GroupRank:
             RankEnvironment(rank, workers.ranks_per_group, first[0], first[1]),
             gpu=workers.gpus_per_group > 0,
         )
-        self.worker = Worker(resolved, self.engine)
+        self.worker = kind(resolved, self.engine)
         where = f"rank {rank} of {self._size}, pid {os.getpid()}, ZeRO stage {workers.zero_stage}"
         return f"group ready ({where}): {resolved.learner.source()}", compiler_here()
 
     def initial(self) -> Flat:
         """The meta-parameters that this rank starts with."""
-        return self.worker.layout.flatten(self.worker.initial)
+        flat: Flat = self.worker.layout.flatten(self.worker.initial)
+        return flat
 
     def run(self, work: Work[Any], address: TaskAddress, parameters: Parameters) -> Reply[Any] | None:
         """Compute one piece of work. The reply of rank 0 is the group's; the others keep theirs to themselves.

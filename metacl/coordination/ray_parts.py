@@ -126,7 +126,7 @@ class RayParts(Shards):
         try:
             return super().answers(references)
         except RayTaskError as error:
-            raise error_of_ours(error, "a part of the meta-parameters") from None
+            raise error_of_ours(error, "a part of the meta-parameters", self._config.less_memory) from None
         except RayError as error:
             raise ResourceError(
                 f"a process that holds a part of the meta-parameters is lost ({type(error).__name__}). The same "

@@ -164,9 +164,14 @@ def differing_keys(stored: dict[str, Any], current: dict[str, Any]) -> list[str]
 
 def write_text(path: Path, text: str) -> None:
     """Replace a text file whole or not at all. Raises `ResourceError` if it cannot be written."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replace a file whole or not at all. Raises `ResourceError` if it cannot be written."""
     aside = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     try:
-        aside.write_text(text, encoding="utf-8")
+        aside.write_bytes(content)
         aside.replace(path)
     except OSError as error:
         with contextlib.suppress(OSError):

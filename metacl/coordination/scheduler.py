@@ -107,9 +107,12 @@ class Scheduler:
     def extend(self, addresses: Iterator[TaskAddress]) -> None:
         """Take as many more addresses into the call as groups have room for."""
         free = sum(self._queue - len(held) for held in self._held.values()) - len(self._waiting)
-        for address in itertools.islice(addresses, max(0, free)):
-            self._open[address] = _Open()
-            self._waiting.append(address)
+        self.add(list(itertools.islice(addresses, max(0, free))))
+
+    def add(self, addresses: Sequence[TaskAddress]) -> None:
+        """Take more addresses into the call, new ones."""
+        self._open.update((address, _Open()) for address in addresses)
+        self._waiting.extend(addresses)
 
     def renew(self) -> list[TaskAddress]:
         """The call goes on with other parameters. Returns what is out for too long, and will be handed out again."""

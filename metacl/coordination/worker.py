@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -16,9 +17,10 @@ import numpy as np
 import torch
 
 from metacl.aggregation.base import euclidean_norm
-from metacl.config import RunConfig
+from metacl.config import RunConfig, Workers, config_from_dict
 from metacl.coordination.flat import Flat, FlatLayout, checksum, cuts, examine
 from metacl.errors import MetaclError, TrainingError
+from metacl.learners import LearnerConfig
 from metacl.learners.base import Params, Task, as_leaves, use_threads
 from metacl.learners.engine import Engine
 from metacl.learners.partition import Partition
@@ -38,8 +40,56 @@ class ReplyDamaged(TrainingError):
     """What arrived is not what the worker sent."""
 
 
+class Job(Protocol):
+    """A config as executors and ranks see it."""
+
+    @property
+    def workers(self) -> Workers:
+        """Where its work is computed."""
+        ...
+
+    @property
+    def plugins(self) -> tuple[str, ...]:
+        """Modules of the user's own that a worker imports."""
+        ...
+
+    @property
+    def learner(self) -> LearnerConfig:
+        """What each rank loads."""
+        ...
+
+    @property
+    def compiles(self) -> bool:
+        """Whether workers compile, so that all need a compiler or none."""
+        ...
+
+    @property
+    def less_memory(self) -> str:
+        """What a user can do whose work does not fit, a sentence."""
+        ...
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, from which `WorkerKind.read` makes an equal one."""
+        ...
+
+
+class WorkerKind(Protocol):
+    """A class of workers, made where they are to compute."""
+
+    @property
+    def read(self) -> Callable[[dict[str, Any]], Job]:
+        """Makes the config from the plain values that were sent."""
+        ...
+
+    def __call__(self, config: Any, engine: Engine | None = None) -> Any:
+        """What `Work` is given. `config` is what `read` made."""
+        ...
+
+
 class Worker:
     """A model, a data set and the four choices of the algorithm, ready to compute tasks."""
+
+    read = staticmethod(config_from_dict)
 
     def __init__(self, config: RunConfig, engine: Engine | None = None) -> None:
         device = torch.device("cuda" if config.workers.gpus_per_group else "cpu")
@@ -73,8 +123,11 @@ class Work(ABC, Generic[R]):
     """Something to compute for one address with given meta-parameters. Sent to workers, so plain data."""
 
     @abstractmethod
-    def __call__(self, worker: Worker, address: TaskAddress, meta: Flat) -> R:
-        """Compute it. Depends on its arguments alone. Raises `TaskFailed` if this one task has no result."""
+    def __call__(self, worker: Any, address: TaskAddress, meta: Flat) -> R:
+        """Compute it. Depends on its arguments alone. Raises `TaskFailed` if this one task has no result.
+
+        worker : of the `WorkerKind` that the executor was made with.
+        """
 
     @property
     def kind(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,7 +17,14 @@ from metacl.coordination.flat import Flat
 from metacl.coordination.worker import Meta, Work, Worker
 from metacl.evaluation.classification import confusion, expected_calibration_error, precision_recall_f1
 from metacl.evaluation.methods import FROZEN, META_LEARNED, PRETRAINED, AdaptationMethod, Row, Scene
-from metacl.evaluation.statistics import Difference, Estimate, mean_interval, paired_difference
+from metacl.evaluation.statistics import (
+    Difference,
+    Estimate,
+    bootstrap_interval,
+    mean_interval,
+    paired_difference,
+    spread,
+)
 from metacl.metagradients import InnerLoopDiverged
 from metacl.tasks import Episode, EpisodeShape, TaskAddress
 
@@ -67,7 +74,8 @@ class CompareMethods(Work[tuple[EpisodeScore, ...]]):
         labels = episode.query_labels if isinstance(episode, Episode) else episode.query[1].tolist()
         scene, targets = Scene(worker, meta, episode), tuple(labels)
         # What all methods share is no method's time, whoever asks first.
-        if any(method.needs_features for method in self.methods):
+        reads = any(method.needs_features or method.reads_features for method in self.methods)
+        if reads and worker.config.learner.has_features:
             scene.frozen.of(scene.support)
         if any(method.reads_batches for method in self.methods):
             _ = scene.task
@@ -106,6 +114,8 @@ class RowResult:
     versus : paired differences, by what is compared with (`FROZEN`, `SAME_STEPS`, `BEST_PRETRAINED`, `SAME_START`);
     only those that make sense for the row.
     diverged : episodes on which the method's adaptation was not finite; they count as wrong.
+    spread : standard deviation of the accuracies of several class splits; None for one.
+    bootstrap : the accuracy's mean with the interval of 1,999 resamples of the episodes, beside that of Student's t.
     """
 
     method: str
@@ -115,6 +125,8 @@ class RowResult:
     seconds: float
     versus: dict[str, Difference]
     diverged: int
+    spread: float | None
+    bootstrap: Estimate
 
 
 Scores = Mapping[TaskAddress, tuple[EpisodeScore, ...]]
@@ -149,28 +161,47 @@ def evaluate(
     return {address: scores[address] for address in addresses}
 
 
-def table(scores: Scores) -> list[RowResult]:
-    """A line for each row, with what it is compared to on the same episodes."""
-    by_row: dict[Row, list[EpisodeScore]] = {}
-    for of_episode in scores.values():
-        for score in of_episode:
-            by_row.setdefault(score.row, []).append(score)
-    accuracies = {row: [score.accuracy for score in of_row] for row, of_row in by_row.items()}
+def table(*splits: Scores) -> list[RowResult]:
+    """A line for each row, with what it is compared to on the same episodes; over those of all class splits together.
+
+    Parameters
+    ----------
+    splits : each split's answers, by the same rows
+    """
+    together = by_row(score for scores in splits for of_episode in scores.values() for score in of_episode)
+    of_splits = [by_row(score for of_episode in scores.values() for score in of_episode) for scores in splits]
+    accuracies = {row: [score.accuracy for score in of_row] for row, of_row in together.items()}
     return [
         RowResult(
             method=row.method,
             steps=row.steps,
             accuracy=mean_interval(accuracies[row]),
-            metrics=_metrics(by_row[row]),
-            seconds=sum(score.seconds for score in by_row[row]) / len(by_row[row]),
+            metrics=_metrics(together[row]),
+            seconds=sum(score.seconds for score in together[row]) / len(together[row]),
             versus={
                 name: paired_difference(accuracies[row], accuracies[other])
                 for name, other in _opponents(row, accuracies)
             },
-            diverged=sum(score.diverged for score in by_row[row]),
+            diverged=sum(score.diverged for score in together[row]),
+            spread=_spread([split[row] for split in of_splits]),
+            bootstrap=bootstrap_interval(accuracies[row], resamples=1999),
         )
-        for row in by_row
+        for row in together
     ]
+
+
+def by_row(scores: Iterable[EpisodeScore]) -> dict[Row, list[EpisodeScore]]:
+    """The scores of each row, in the order of the episodes."""
+    found: dict[Row, list[EpisodeScore]] = {}
+    for score in scores:
+        found.setdefault(score.row, []).append(score)
+    return found
+
+
+def _spread(of_splits: Sequence[Sequence[EpisodeScore]]) -> float | None:
+    if len(of_splits) < 2:
+        return None
+    return spread([float(np.mean([score.accuracy for score in scores])) for scores in of_splits])
 
 
 def _metrics(scores: Sequence[EpisodeScore]) -> dict[str, float]:

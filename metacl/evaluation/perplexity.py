@@ -12,7 +12,8 @@ from metacl.coordination.flat import Flat
 from metacl.coordination.worker import TaskFailed, Work, Worker
 from metacl.evaluation.methods import META_LEARNED, PRETRAINED
 from metacl.evaluation.statistics import Estimate, mean_interval, paired_difference
-from metacl.metagradients import InnerLoopDiverged, plain_gradient, trajectory
+from metacl.evaluation.walk import bound_after
+from metacl.metagradients import InnerLoopDiverged
 from metacl.tasks import EpisodeShape, TaskAddress
 
 
@@ -25,19 +26,14 @@ class PerplexityAfter(Work[dict[int, float]]):
 
     def __call__(self, worker: Worker, address: TaskAddress, meta: Flat) -> dict[int, float]:
         """Steps -> nats per token. Raises `TaskFailed` if the inner loop diverges."""
-        config = worker.config
-        task = worker.learner.prepare(worker.source.episode(address, self.shape))
-        params = worker.parameters(meta)
-        loop = config.inner.model_copy(update={"steps": max(self.steps)})
-        problem = config.objective.problem(worker.learner, params, task, loop)
+        learner, task = worker.learner, worker.learner.prepare(worker.source.episode(address, self.shape))
         found = {}
-        with torch.no_grad():
-            try:
-                for step, state in enumerate(trajectory(problem, plain_gradient(problem), problem.start(params))):
-                    if step in self.steps:
-                        found[step] = float(problem.query_loss(state.theta, params))
-            except InnerLoopDiverged as error:
-                raise TaskFailed(str(error)) from None
+        try:
+            for step, bound in bound_after(learner, worker.config, worker.parameters(meta), task, set(self.steps)):
+                with torch.no_grad():  # the learner's loss: what the objective asks may be a reward
+                    found[step] = float(learner.loss(bound, task.query))
+        except InnerLoopDiverged as error:
+            raise TaskFailed(str(error)) from None
         return found
 
 

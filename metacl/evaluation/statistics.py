@@ -9,6 +9,8 @@ import numpy as np
 from scipy import stats
 
 CONFIDENCE = 0.95
+NUMBERS_AT_ONCE = 2**22
+"""Of a bootstrap's resamples in memory."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,12 @@ def bootstrap_interval(values: Sequence[float], seed: int = 0, resamples: int = 
     if np.ptp(array) == 0:
         return Estimate(mean, mean, mean)
     found = stats.bootstrap(
-        (array,), np.mean, confidence_level=CONFIDENCE, n_resamples=resamples, rng=np.random.default_rng(seed)
+        (array,),
+        np.mean,
+        confidence_level=CONFIDENCE,
+        n_resamples=resamples,
+        batch=max(1, NUMBERS_AT_ONCE // array.size),
+        rng=np.random.default_rng(seed),
     ).confidence_interval
     return Estimate(mean, float(found.low), float(found.high))
 

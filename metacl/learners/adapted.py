@@ -24,7 +24,11 @@ class Adapted:
     module_names : our name -> name in the model
     shapes : our name -> shape of the whole
         Of those of which a rank holds a part only.
+    prompt_tokens : int
+        Positions that come before those of a text in what the model puts out.
     """
+
+    prompt_tokens = 0
 
     def __init__(self, model: nn.Module, module_names: Mapping[str, str]) -> None:
         self.model: Any = model

@@ -6,6 +6,7 @@ There is no head on top and there are no features: what adapts is the adapter al
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -17,8 +18,9 @@ from metacl.errors import ConfigError, DataError
 from metacl.learners.base import CPU, LEARNERS, Batch, Group, Params
 from metacl.learners.completions import SCORED, Completions
 from metacl.learners.engine import Engine
+from metacl.learners.label_words import LabelWords
 from metacl.learners.samples import Samples
-from metacl.learners.transformer import TransformerConfig, TransformerLearner
+from metacl.learners.transformer import TransformerConfig
 
 
 @LEARNERS.register("causal_lm")
@@ -27,11 +29,12 @@ class CausalLanguageModelConfig(TransformerConfig):
 
     completion_after : the loss is on what follows the first occurrence of this string in a text ("Answer:"); null
     (default) for all tokens but the first. completion_tokens : drawn of an answer when it adapts by reward; what stands
-    before the tokens that count is the prompt.
+    before the tokens that count is the prompt. Texts of classes are read with the class's name behind them.
     """
 
     completion_after: str | None = None
     completion_tokens: PositiveInt = 16
+    has_features: ClassVar[bool] = False
 
     @property
     def classifies(self) -> bool:
@@ -48,8 +51,10 @@ class CausalLanguageModelConfig(TransformerConfig):
         return CausalLanguageModel(self, seed, device, engine)
 
 
-class CausalLanguageModel(TransformerLearner):
+class CausalLanguageModel(LabelWords):
     """See `CausalLanguageModelConfig`. A batch's `targets` are the tokens that count in each text, (B,)."""
+
+    config: CausalLanguageModelConfig
 
     def __init__(
         self, config: CausalLanguageModelConfig, seed: int, device: torch.device, engine: Engine | None

@@ -89,7 +89,7 @@ def generate(learner: TransformerLearner, params: Params, prompts: Sequence[str]
             length = read["input_ids"].shape[1]
             if length == 0:
                 raise DataError(f"prompt {place + 1}: it has no token.")
-            if limit is not None and length + how.new_tokens > limit:
+            if limit is not None and learner.adapted.prompt_tokens + length + how.new_tokens > limit:
                 raise DataError(
                     f"prompt {place + 1}: {length} tokens and {how.new_tokens} new ones, but the model has {limit} "
                     f"positions. Shorten the prompt, or generate fewer."

@@ -7,7 +7,7 @@ ahead of the inner loop: `FrozenPrefix` knows models with one stack of layers.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +18,8 @@ from transformers import AutoModelForSeq2SeqLM
 from metacl.errors import DataError
 from metacl.learners.base import CPU, LEARNERS, Batch, Group, Params
 from metacl.learners.engine import Engine
-from metacl.learners.transformer import TransformerConfig, TransformerLearner
+from metacl.learners.label_words import LabelWords
+from metacl.learners.transformer import TransformerConfig
 
 LABELS = "labels"
 """Key of a group's inputs: the completion's tokens, (G, L), `IGNORED` where there is none; not given to the model."""
@@ -35,6 +36,8 @@ class SequenceToSequenceConfig(TransformerConfig):
     """
 
     completion_after: Annotated[str, StringConstraints(min_length=1)] = "\nAnswer: "
+    takes_prompt: ClassVar[bool] = False
+    has_features: ClassVar[bool] = False
 
     @property
     def classifies(self) -> bool:
@@ -51,8 +54,10 @@ class SequenceToSequenceConfig(TransformerConfig):
         return SequenceToSequence(self, seed, device, engine)
 
 
-class SequenceToSequence(TransformerLearner):
+class SequenceToSequence(LabelWords):
     """See `SequenceToSequenceConfig`. A batch's `targets` are the tokens that count in each text, (B,)."""
+
+    config: SequenceToSequenceConfig
 
     def __init__(
         self, config: SequenceToSequenceConfig, seed: int, device: torch.device, engine: Engine | None

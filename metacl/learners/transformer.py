@@ -44,11 +44,28 @@ class TransformerConfig(LearnerConfig):
 
     packs: ClassVar[bool] = False
     """Whether several texts may share a row."""
+    takes_prompt: ClassVar[bool] = True
+    """Whether embeddings that adapt may come before a text."""
 
     @model_validator(mode="after")
     def _texts_keep_their_rows(self) -> TransformerConfig:
         if self.padding == "packed" and not self.packs:
             raise ValueError("padding: packed is for text_classifier. Set learner.padding=groups, or max_length")
+        return self
+
+    @model_validator(mode="after")
+    def _prompt_has_a_place(self) -> TransformerConfig:
+        if self.adapter is None or not self.adapter.prompt_tokens:
+            return self
+        if not self.takes_prompt:
+            raise ValueError(
+                "learner.adapter.kind: prompt is for text_classifier and causal_lm. Set learner.adapter.kind=lora"
+            )
+        if self.padding == "packed":
+            raise ValueError(
+                "padding: packed puts several texts into a row, which has one place for a prompt. "
+                "Set learner.padding=groups, or learner.adapter.kind=lora"
+            )
         return self
 
     @model_validator(mode="after")
@@ -99,9 +116,11 @@ class TransformerLearner(Learner):
         folder = find_pretrained(config.model).folder
         architecture, self.tokenizer = load_config_and_tokenizer(folder)
         limit = getattr(architecture, "max_position_embeddings", None)
-        if limit is not None and config.max_length > limit:
+        prompt = 0 if config.adapter is None else config.adapter.prompt_tokens
+        if limit is not None and config.max_length + prompt > limit:
+            before = f" and {prompt} of the prompt before them" if prompt else ""
             raise ConfigError(
-                f"learner.max_length: {config.max_length} tokens, but {config.model} has {limit} positions."
+                f"learner.max_length: {config.max_length} tokens{before}, but {config.model} has {limit} positions."
             )
         model = engine.load(kind, folder, config.attention, config.base_dtype, device)
         adapter = config.adapter
@@ -172,6 +191,13 @@ class TransformerLearner(Learner):
         return bound if self.adapted.shapes else self.ranks.spread(bound)
 
     def forward(self, bound: Params, group: Group, **options: Any) -> Any:
-        """The model's output for a group."""
+        """The model's output for a group, at the places of its texts."""
         with self._forward, self._prefix.reuse(group.prefix):
-            return functional_call(self.module, bound, (), {**group.inputs, **options})
+            # An adapter's tensors are tied to nothing, and looking for ties costs a tenth of a small forward.
+            ties = self._options.adapter is None
+            output = functional_call(self.module, bound, (), {**group.inputs, **options}, tie_weights=ties)
+        if self.adapted.prompt_tokens:
+            for name in ("last_hidden_state", "logits"):
+                if name in output:
+                    output[name] = output[name][:, self.adapted.prompt_tokens :]
+        return output

@@ -14,6 +14,7 @@ from metacl.objectives.multi_step import MultiStep
 from metacl.objectives.oml import OML
 from metacl.objectives.policy_gradient import PolicyGradient
 from metacl.objectives.proto_maml import ProtoMAML, class_means
+from metacl.objectives.proto_sequence import ProtoSequence
 from metacl.objectives.rewards import REWARDS, Reward
 from metacl.objectives.sequence import SequenceMAML
 from metacl.objectives.unlabelled import Unlabelled
@@ -36,6 +37,7 @@ __all__ = [
     "MultiStep",
     "PolicyGradient",
     "ProtoMAML",
+    "ProtoSequence",
     "Reward",
     "SequenceMAML",
     "Unlabelled",

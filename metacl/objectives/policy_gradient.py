@@ -76,6 +76,12 @@ class PolicyGradient(MAML):
             gain = gain - self.kl * (behind.exp() - behind - 1)
         return -(gain * answers.mask).sum(-1).mean()
 
+    def mean_reward(self, learner: Learner, params: Params, task: Task) -> float:
+        """Of the answers to the query that `query_loss` is made of; of rewards of single actions, their sum."""
+        seed = AddressedRandom(address_of_step(task.address, QUERY)).below(2**62)
+        rewards = self.reward.of(task.query, learner.sample(params, task.query, self.samples, seed))
+        return float((rewards if rewards.dim() == 2 else rewards.sum(-1)).mean())
+
     def advantages(self, rewards: Tensor) -> Tensor:
         """(B, G) or (B, G, L) rewards as advantages (B, G, 1) or (B, G, L): what is still to come, less the others'."""
         worth = rewards.unsqueeze(-1) if rewards.dim() == 2 else rewards.flip(-1).cumsum(-1).flip(-1)

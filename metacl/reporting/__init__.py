@@ -1,7 +1,8 @@
 """What a person sees of a run: progress while it lasts, the closing table, the report."""
 
-from metacl.reporting.comparison import as_latex, compare, read_results
+from metacl.reporting.comparison import as_latex, compare, reaching, read_results
 from metacl.reporting.evaluation_files import check_report_folder, write_evaluation
+from metacl.reporting.language import write_language_evaluation
 from metacl.reporting.perplexity import perplexity_table
 from metacl.reporting.progress import QuietProgress, RichProgress
 from metacl.reporting.report import write_report
@@ -18,8 +19,10 @@ __all__ = [
     "compare",
     "cost",
     "perplexity_table",
+    "reaching",
     "read_results",
     "verdict",
     "write_evaluation",
+    "write_language_evaluation",
     "write_report",
 ]

@@ -72,6 +72,42 @@ def compare(results: Sequence[Mapping[str, Any]]) -> Comparison:
     )
 
 
+def reaching(results: Sequence[Mapping[str, Any]], threshold: float) -> Comparison:
+    """How soon each method's mean accuracy is at least `threshold`, a fraction of 1.
+
+    A column a run: the fewest inner steps asked that reach it ("reached" for a method that takes none). Where runs
+    differ in nothing but their shots, the last column is the fewest shots, examples a class, with which any number of
+    steps reaches it.
+    """
+    methods = list(dict.fromkeys(row["method"] for one in results for row in one["rows"]))
+    columns = [_fewest_steps(one["rows"], threshold) for one in results]
+    shots = [one["protocol"].get("shots") for one in results]
+    by_shots = len(set(shots)) > 1 and len({_episodes(one, but="shots") for one in results}) == 1
+    lines = []
+    for method in methods:
+        enough = [shot for shot, column in zip(shots, columns, strict=True) if method in column]
+        lines.append([method, *(column.get(method, ABSENT) for column in columns)])
+        if by_shots:
+            lines[-1].append(str(min(enough)) if enough else ABSENT)
+    percentage = f"{100 * threshold:g} %"
+    headers = [f"steps to {percentage}, {name}" for name in _headings(results)]
+    return Comparison(
+        ["method", *headers, *([f"shots to {percentage}"] if by_shots else [])],
+        lines,
+        [f"{one['run']}: {protocol(one)}" for one in results],
+        len({_episodes(one, but="shots") for one in results}) == 1,
+    )
+
+
+def _fewest_steps(rows: Sequence[Mapping[str, Any]], threshold: float) -> dict[str, str]:
+    """By method, of those that reach it."""
+    found: dict[str, str] = {}
+    for row in sorted(rows, key=lambda row: row["steps"] or 0):
+        if row["accuracy"]["mean"] >= threshold:
+            found.setdefault(row["method"], "reached" if row["steps"] is None else str(row["steps"]))
+    return found
+
+
 def _headings(results: Sequence[Mapping[str, Any]]) -> list[str]:
     """Names of runs, with the shape of the episodes where one name stands there twice."""
     names = [str(one["run"]) for one in results]
@@ -82,9 +118,10 @@ def _headings(results: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def _episodes(results: Mapping[str, Any]) -> str:
+def _episodes(results: Mapping[str, Any], but: str | None = None) -> str:
+    """What tells one set of episodes from another, `but` left out."""
     asked = ("data", "split", "ways", "shots", "queries", "episodes", "seed")
-    return json.dumps([results["protocol"].get(key) for key in asked])
+    return json.dumps([results["protocol"].get(key) for key in asked if key != but])
 
 
 def as_latex(comparison: Comparison) -> str:

@@ -9,10 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from metacl.coordination.run_folder import write_text
+from metacl.coordination.run_folder import write_bytes, write_text
 from metacl.errors import ConfigError
-from metacl.reporting.plots import adaptation_curves
+from metacl.reporting.plots import adaptation_curves, adaptation_picture
 from metacl.reporting.report import METRICS, write_report
+
+BOOTSTRAP = ("bootstrap_low", "bootstrap_high")
 
 
 def check_report_folder(folder: Path) -> None:
@@ -24,11 +26,12 @@ def check_report_folder(folder: Path) -> None:
 
 
 def write_evaluation(folder: Path, results: Mapping[str, Any], config_yaml: str) -> Path:
-    """Write ``N-way_K-shot.html``, ``.svg``, ``.json`` and ``.csv``, over those that are there. Returns the page."""
+    """Write ``N-way_K-shot.html``, ``.svg``, ``.png``, ``.json`` and ``.csv``, over what is there; returns the page."""
     folder.mkdir(exist_ok=True)
     said = results["protocol"]
     page = folder / f"{said['ways']}-way_{said['shots']}-shot.html"
     write_text(page.with_suffix(".svg"), adaptation_curves(results["rows"]))
+    write_bytes(page.with_suffix(".png"), adaptation_picture(results["rows"]))
     write_text(page.with_suffix(".json"), json.dumps(results, indent=2) + "\n")
     write_text(page.with_suffix(".csv"), as_csv(results["rows"]))
     write_report(page, results, [], config_yaml)
@@ -39,7 +42,8 @@ def as_csv(rows: list[Mapping[str, Any]]) -> str:
     """A line a row of results.json: accuracy and its interval, metrics, seconds; fractions of 1."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["method", "steps", "accuracy", "low", "high", *METRICS, "seconds", "diverged"])
+    accuracy = ("accuracy", "low", "high")
+    writer.writerow(["method", "steps", *accuracy, *METRICS, "seconds", "diverged", "spread", *BOOTSTRAP])
     for row in rows:
         writer.writerow(
             [
@@ -49,6 +53,8 @@ def as_csv(rows: list[Mapping[str, Any]]) -> str:
                 *(row["metrics"].get(name, "") for name in METRICS),
                 row["seconds"],
                 row["diverged"],
+                "" if row.get("spread") is None else row["spread"],
+                *(row["bootstrap"][key] if "bootstrap" in row else "" for key in ("low", "high")),
             ]
         )
     return text.getvalue()

@@ -53,17 +53,76 @@ def adaptation_curves(rows: Sequence[Mapping[str, Any]]) -> str:
         An ``<svg>`` element.
     """
     with _style():
-        figure, axes = _figure("inner steps", "query accuracy, %")
-        adapting = [row for row in rows if row["steps"] is not None]
-        methods = list(dict.fromkeys(row["method"] for row in adapting))
-        for index, method in enumerate(methods):
-            _curve(axes, [row for row in adapting if row["method"] == method], index)
-        for row, dashes in zip([row for row in rows if row["steps"] is None], cycle(("--", ":", "-.")), strict=False):
-            _, mean, low, high = _figures([row])
-            axes.axhline(mean[0], color="0.5", linestyle=dashes, label=row["method"])
-            axes.axhspan(low[0], high[0], color="0.5", alpha=0.2, linewidth=0)
-        axes.set_xticks(sorted({row["steps"] for row in adapting}))
-        return _svg(figure, "adaptation")
+        return _svg(_adaptation(rows), "adaptation")
+
+
+def adaptation_picture(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """The same as a PNG on white, 1080 × 720 pixels."""
+    with _style():
+        figure = _with_legend(_adaptation(rows))
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=200, facecolor="white", metadata={"Software": None})
+        return buffer.getvalue()
+
+
+def _adaptation(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    figure, axes = _figure("inner steps", "query accuracy, %")
+    adapting = [row for row in rows if row["steps"] is not None]
+    methods = list(dict.fromkeys(row["method"] for row in adapting))
+    for index, method in enumerate(methods):
+        _curve(axes, [row for row in adapting if row["method"] == method], index)
+    for row, dashes in zip([row for row in rows if row["steps"] is None], cycle(("--", ":", "-.")), strict=False):
+        _, mean, low, high = _figures([row])
+        axes.axhline(mean[0], color="0.5", linestyle=dashes, label=row["method"])
+        axes.axhspan(low[0], high[0], color="0.5", alpha=0.2, linewidth=0)
+    axes.set_xticks(sorted({row["steps"] for row in adapting}))
+    return figure
+
+
+def loss_curves(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Loss in nats a token over inner steps with 95 % intervals, a line a start.
+
+    Parameters
+    ----------
+    rows : list of dict
+        Of `metacl.api.evaluate_perplexity`.
+
+    Returns
+    -------
+    str
+        An ``<svg>`` element.
+    """
+    with _style():
+        figure, axes = _figure("inner steps", "query loss, nats a token")
+        for index, method in enumerate(dict.fromkeys(row["method"] for row in rows)):
+            _curve(axes, [row for row in rows if row["method"] == method], index, "log_perplexity", 1)
+        axes.set_xticks(sorted({row["steps"] for row in rows}))
+        return _svg(figure, "perplexity")
+
+
+def step_size_curves(robustness: Sequence[Mapping[str, Any]]) -> str:
+    """Accuracy over the factor on all inner step sizes, with 95 % intervals, a line a start.
+
+    Parameters
+    ----------
+    robustness : list of dict
+        results.json's, at least one.
+
+    Returns
+    -------
+    str
+        An ``<svg>`` element.
+    """
+    with _style():
+        figure, axes = _figure("step sizes ×", "query accuracy, %")
+        for index, start in enumerate(dict.fromkeys(one["start"] for one in robustness)):
+            lines = [{**one, "method": start, "steps": one["factor"]} for one in robustness if one["start"] == start]
+            _curve(axes, lines, index)
+        factors = sorted({one["factor"] for one in robustness})
+        axes.set_xscale("log")
+        axes.set_xticks(factors, [f"{factor:g}" for factor in factors])
+        axes.minorticks_off()
+        return _svg(figure, "stepsizes")
 
 
 def training_curves(metrics: Sequence[Mapping[str, Any]]) -> str:
@@ -101,8 +160,10 @@ def running_mean(values: np.ndarray, window: int) -> np.ndarray:
     return (sums[ends] - sums[starts]) / (ends - starts)
 
 
-def _curve(axes: Axes, rows: Sequence[Mapping[str, Any]], index: int) -> None:
-    steps, mean, low, high = _figures(sorted(rows, key=lambda row: row["steps"]))
+def _curve(
+    axes: Axes, rows: Sequence[Mapping[str, Any]], index: int, key: str = "accuracy", scale: float = 100
+) -> None:
+    steps, mean, low, high = _figures(sorted(rows, key=lambda row: row["steps"]), key, scale)
     colour = COLOURS[index % len(COLOURS)]
     axes.fill_between(steps, low, high, color=colour, alpha=0.15, linewidth=0)
     axes.errorbar(
@@ -117,9 +178,11 @@ def _curve(axes: Axes, rows: Sequence[Mapping[str, Any]], index: int) -> None:
     )
 
 
-def _figures(rows: Sequence[Mapping[str, Any]]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Steps, and mean, low and high accuracy in percent."""
-    mean, low, high = (100 * np.array([row["accuracy"][key] for row in rows]) for key in ("mean", "low", "high"))
+def _figures(
+    rows: Sequence[Mapping[str, Any]], key: str = "accuracy", scale: float = 100
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Steps, and mean, low and high of an estimate times `scale`; by default accuracy in percent."""
+    mean, low, high = (scale * np.array([row[key][part] for row in rows]) for part in ("mean", "low", "high"))
     return np.array([row["steps"] for row in rows]), mean, low, high
 
 
@@ -140,9 +203,14 @@ def _figure(x: str, y: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _svg(figure: Figure, name: str) -> str:
+def _with_legend(figure: Figure) -> Figure:
     if any(axes.get_legend_handles_labels()[1] for axes in figure.axes):
         figure.legend(loc="outside upper center", ncols=3, columnspacing=1.2)  # never over what is drawn
+    return figure
+
+
+def _svg(figure: Figure, name: str) -> str:
+    _with_legend(figure)
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     text = buffer.getvalue()

@@ -5,26 +5,18 @@ Written from what the run folder holds; nothing is measured here.
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import shlex
-import sys
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from metacl.coordination.run_folder import write_text
-from metacl.reporting.plots import adaptation_curves, training_curves
+from metacl.reporting.page import render
+from metacl.reporting.plots import adaptation_curves, step_size_curves, training_curves
 from metacl.reporting.table import ABSENT, cells, headers
 from metacl.reporting.verdict import comparisons, verdict
-from metacl.reporting.wording import duration, protocol
-
-LIBRARIES = ("torch", "transformers", "peft")
+from metacl.reporting.wording import duration, interval, percent, points, protocol
 
 
 def write_report(
@@ -43,29 +35,30 @@ def write_report(
     config_yaml : str
         The resolved config.
     """
-    template, script = (
-        files("metacl.reporting").joinpath(name).read_text("utf-8") for name in ("report.html.jinja", "sort.js")
-    )
-    page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    html = page.from_string(template).render(
+    html = render(
+        "report.html.jinja",
+        results["metacl"],
         run=results["run"],
         verdict=verdict(results),
         adaptation=Markup(adaptation_curves(results["rows"])),
         headers=headers(results["rows"]),
         rows=[cells(row, comparisons(results["rows"])) for row in results["rows"]],
+        by_split=split_lines(results),
+        curves=curve_lines(results.get("curves", [])),
+        robustness=robustness_lines(results.get("robustness", [])),
+        step_sizes=Markup(step_size_curves(results["robustness"])) if results.get("robustness") else None,
+        source=results["protocol"].get("source"),
         metrics=metric_lines(results["rows"]),
-        confusions=results.get("confusions", []),
+        confusions=confusion_lines(results.get("confusions", [])),
         examples=results.get("examples", []),
+        explained=any("why" in one for episode in results.get("examples", []) for one in episode["query"]),
+        weight=token_weight,
         chosen=chosen_lines(results.get("chosen", [])),
-        script=Markup(script),
-        script_sha=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         protocol=protocol(results),
         interval=results["protocol"]["interval"],
         training=Markup(training_curves(metrics)) if metrics else None,
         cost=cost_lines(results["cost"]),
         config=config_yaml,
-        versions={"metacl": results["metacl"], **{library: _version(library) for library in LIBRARIES}},
-        command=shlex.join(sys.orig_argv),
     )
     write_text(path, html)
 
@@ -83,15 +76,78 @@ def metric_lines(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     lines = [
         [row["method"], ABSENT if row["steps"] is None else str(row["steps"])]
         + [f"{100 * row['metrics'][name]:.2f}" for name in METRICS]
-        + [str(row["diverged"])]
+        + [str(row["diverged"]), interval(row["bootstrap"]) if "bootstrap" in row else ABSENT]
         for row in rows
         if row.get("metrics")
     ]
     return (
-        [["method", "inner steps", *(f"{name}, %" for name in METRICS.values()), "episodes diverged"], *lines]
+        [
+            [
+                *("method", "inner steps", *(f"{name}, %" for name in METRICS.values())),
+                *("episodes diverged", "accuracy, bootstrap interval, %"),
+            ],
+            *lines,
+        ]
         if lines
         else []
     )
+
+
+def split_lines(results: Mapping[str, Any]) -> list[list[str]]:
+    """Method, steps and the accuracy on every class split, a line a row; the first is the head. Empty for one split."""
+    splits = results.get("by_split", [])
+    if not splits:
+        return []
+    lines = [
+        [row["method"], ABSENT if row["steps"] is None else str(row["steps"])]
+        + [percent(of["rows"][place]["accuracy"]) for of in splits]
+        for place, row in enumerate(results["rows"])
+    ]
+    return [["method", "inner steps", *(f"split {of['split']} ({of['run']}), %" for of in splits)], *lines]
+
+
+def curve_lines(curves: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """What whole curves say, a line a method; the first is the head. Empty without curves."""
+    if not curves:
+        return []
+    lines = [
+        [
+            one["method"],
+            f"{one['first']}–{one['last']}",
+            percent(one["area"]),
+            ABSENT if one["versus_pretrained"] is None else points(one["versus_pretrained"]),
+            ABSENT if one["steps_to_baseline"] is None else str(one["steps_to_baseline"]),
+        ]
+        for one in curves
+    ]
+    return [["method", "steps", "area under the curve, %", "vs pretrained", "steps to the best baseline"], *lines]
+
+
+def robustness_lines(robustness: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """Start, factor, accuracy and diverged episodes, a line each; the first is the head. Empty without any."""
+    if not robustness:
+        return []
+    lines = [
+        [one["start"], f"{one['factor']:g}", str(one["steps"]), percent(one["accuracy"]), str(one["diverged"])]
+        for one in robustness
+    ]
+    return [["start", "step sizes ×", "inner steps", "accuracy, %", "episodes diverged"], *lines]
+
+
+def confusion_lines(confusions: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """Pairs of classes, a line each; the first is the head. Empty without any."""
+    if not confusions:
+        return []
+    lines = [
+        [one["true"], one["predicted"], str(one["times"]), str(one["of"]), f"{100 * one['times'] / one['of']:.1f}"]
+        for one in confusions
+    ]
+    return [["true class", "taken for", "times", "of", "share, %"], *lines]
+
+
+def token_weight(share: float, tokens: Sequence[tuple[str, float]]) -> float:
+    """How strongly a token is shaded, 0 to 1: its share against the largest of the text."""
+    return abs(share) / (max(abs(of) for _, of in tokens) or 1.0)
 
 
 def chosen_lines(chosen: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -124,10 +180,3 @@ def cost_lines(spent: Mapping[str, Any]) -> list[tuple[str, str]]:
     if "learned_parameters" in spent:
         lines.append(("parameters learned", f"{spent['learned_parameters']:,}"))
     return lines
-
-
-def _version(library: str) -> str:
-    try:
-        return version(library)
-    except PackageNotFoundError:  # a report is no place to fail after hours of training
-        return "not installed"

@@ -19,7 +19,9 @@ ABSENT = "–"
 
 def headers(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """The columns of the table."""
-    return ["method", "inner steps", "accuracy, %", *(f"vs {name}" for name in comparisons(rows)), "ms to adapt"]
+    spread = ["SD of splits"] if _has_spread(rows) else []
+    compared = [f"vs {name}" for name in comparisons(rows)]
+    return ["method", "inner steps", "accuracy, %", *spread, *compared, "ms to adapt"]
 
 
 def cells(row: Mapping[str, Any], compared: Sequence[str]) -> list[str]:
@@ -28,9 +30,14 @@ def cells(row: Mapping[str, Any], compared: Sequence[str]) -> list[str]:
         row["method"],
         ABSENT if row["steps"] is None else str(row["steps"]),
         percent(row["accuracy"]),
+        *([f"{100 * row['spread']:.2f}"] if _has_spread([row]) else []),
         *(points(row["versus"][name]) if name in row["versus"] else ABSENT for name in compared),
         milliseconds(row["seconds"]),
     ]
+
+
+def _has_spread(rows: Sequence[Mapping[str, Any]]) -> bool:
+    return all(row.get("spread") is not None for row in rows)
 
 
 def closing_table(results: Mapping[str, Any], console: Console) -> None:

@@ -17,6 +17,11 @@ def percent(accuracy: Estimate) -> str:
     return f"{100 * accuracy['mean']:.2f}±{_half(accuracy)}"
 
 
+def interval(estimate: Estimate) -> str:
+    """``86.32 … 87.92``: an interval that may lie askew, in percent."""
+    return f"{100 * estimate['low']:.2f} … {100 * estimate['high']:.2f}"
+
+
 def points(difference: Estimate) -> str:
     """``+2.31±1.11``: the mean and half of its interval, in percentage points."""
     return f"{100 * difference['mean']:+.2f}±{_half(difference)}"
@@ -43,9 +48,11 @@ def duration(seconds: float) -> str:
 def protocol(results: Mapping[str, Any]) -> str:
     """One line on what was measured on what."""
     said = results["protocol"]
+    named = f"protocol {said['name']}: " if "name" in said else ""
+    splits = f" on each of {len(said['splits'])} class splits" if "splits" in said else ""
     return (
-        f"{said['ways']}-way {said['shots']}-shot, {said['queries']} queries a class, {said['episodes']} episodes "
-        f"of the {said['split']} classes (seed {said['seed']}); {said['data']}"
+        f"{named}{said['ways']}-way {said['shots']}-shot, {said['queries']} queries a class, {said['episodes']} "
+        f"episodes of the {said['split']} classes{splits} (seed {said['seed']}); {said['data']}"
     )
 
 

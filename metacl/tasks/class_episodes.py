@@ -34,6 +34,8 @@ class ClassEpisodes:
         A class that is one of the N of every episode, the last one.
     out_of_scope_texts : dict of split to positions
         Which of its texts each split has.
+    joint : bool
+        Every training episode has all training classes, sorted, so that a class is the same label in each.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class ClassEpisodes:
         within_domain: bool = False,
         out_of_scope: str | None = None,
         out_of_scope_texts: Mapping[Split, Sequence[int]] | None = None,
+        joint: bool = False,
     ) -> None:
         self.name = name
         self.texts = found.texts
@@ -53,6 +56,7 @@ class ClassEpisodes:
         self.classes = {split: sorted(names) for split, names in classes.items()}
         self._split_of: dict[str, Split] = {name: split for split, names in self.classes.items() for name in names}
         self._by_domain = within_domain
+        self._joint = joint
         self._pools = {split: self._split_into_pools(names) for split, names in self.classes.items()}
         self._out_of_scope = out_of_scope
         self._out_of_scope_texts = {
@@ -81,6 +85,10 @@ class ClassEpisodes:
             raise DataError(
                 f"{self.name}: 1-way episodes would hold the out-of-scope class alone. Raise episodes.ways to 2."
             )
+        if self._joint and split == "train" and shape.ways != len(names):
+            raise DataError(
+                f"{self.name}: data.joint wants all training classes in every episode. Set episodes.ways={len(names)}."
+            )
         for pool, members in self._pools[split].items() or [("", [])]:
             if shape.ways > len(members) + beside:
                 where = f"split {split!r}" if not self._by_domain else f"domain {pool!r} of split {split!r}"
@@ -98,7 +106,10 @@ class ClassEpisodes:
         ways = shape.ways if shape.min_ways is None else random.between(shape.min_ways, shape.ways)
         pools = self._pools[address.split]
         pool = pools[random.sample(list(pools), 1)[0]] if self._by_domain else pools[""]
-        names = random.sample(pool, ways if self._out_of_scope is None else ways - 1)
+        if self._joint and address.split == "train":
+            names = self.classes["train"]
+        else:
+            names = random.sample(pool, ways if self._out_of_scope is None else ways - 1)
         if self._out_of_scope is not None:
             names.append(self._out_of_scope)
         shots = [shape.shots] * ways

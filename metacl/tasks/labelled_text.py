@@ -43,6 +43,8 @@ class LabelledText(TaskSource):
     within_domain : all classes of an episode come from one domain.
     out_of_scope : this class is one of the N of every episode, in every split with examples of its own, drawn as the
     classes are: with `fractions` and `split_seed`, or those that stand in the file of splits.
+    joint : every training episode holds all training classes in one order, so that a class is the same label in each:
+    with objective maml and 0 inner steps, joint multi-task training.
     """
 
     dataset: str | None = None
@@ -58,6 +60,7 @@ class LabelledText(TaskSource):
     splits: Path | None = None
     within_domain: bool = False
     out_of_scope: str | None = None
+    joint: bool = False
 
     @model_validator(mode="after")
     def _one_origin(self) -> LabelledText:
@@ -71,6 +74,8 @@ class LabelledText(TaskSource):
             raise ValueError(f"data.{given[0]}: for data.path only; a bundled data set has published class splits")
         if self.domain_column is not None and self.domains is not None:
             raise ValueError("give one of data.domain_column and data.domains")
+        if self.joint and (self.within_domain or self.out_of_scope is not None):
+            raise ValueError("data.joint: it puts all classes together. Leave out within_domain and out_of_scope")
         for key, needs in (("split_by", self.split_by == "domain"), ("within_domain", self.within_domain)):
             if needs and self.domain_column is None and self.domains is None:
                 raise ValueError(f"data.{key}: it needs domains. Set data.domain_column or data.domains")
@@ -86,7 +91,7 @@ class LabelledText(TaskSource):
         if self.dataset is not None:
             name = f"{self.dataset}, published class split {self.class_split}"
             classes = bundled_class_split(self.dataset, self.class_split)
-            return ClassEpisodes(name, group_examples(bundled_examples(self.dataset)), classes)
+            return ClassEpisodes(name, group_examples(bundled_examples(self.dataset)), classes, joint=self.joint)
         table = self._table()
         texts = self.read(table)
         if self.splits is not None:
@@ -101,6 +106,7 @@ class LabelledText(TaskSource):
             within_domain=self.within_domain,
             out_of_scope=self.out_of_scope,
             out_of_scope_texts=self._out_of_scope_positions(texts),
+            joint=self.joint,
         )
 
     def read(self, table: TextTable | None = None) -> ClassTexts:

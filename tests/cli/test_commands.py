@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from metacl import api, cli
-from metacl.cli import main
+from metacl import api
+from metacl.cli import main, training
 from metacl.config import config_from_dict
 from metacl.errors import DataError
 from metacl.initialization import read_initialization, write_initialization
@@ -90,9 +90,9 @@ def test_every_method_and_the_rates_that_validation_chose(init, tmp_path, monkey
 
     results = everything(tree)
     tuned = {row["method"] for row in results["rows"] if row["method"].startswith("fine-tuning")}
-    assert tuned == {f"fine-tuning, {what}" for what in ("all parameters", "last layers", "LoRA", "IA3")}
+    assert tuned == {f"fine-tuning, {what}" for what in ("all parameters", "last layers", "LoRA", "IA3", "prompt")}
     options = [(one["option"], len(one["validation_accuracies"])) for one in results["chosen"]]
-    assert sorted(options) == [("C", 3), *[("learning rate", 4)] * 4]
+    assert sorted(options) == [("C", 3), *[("learning rate", 4)] * 5]
     for one in results["chosen"]:
         reached = list(one["validation_accuracies"].items())
         assert f"{one['chosen']:g}" == max(reached, key=lambda pair: (pair[1], -reached.index(pair)))[0]
@@ -125,19 +125,19 @@ def installed(tmp_path, monkeypatch):
 
 
 def test_commands_start_with_the_tool_of_this_environment(installed, monkeypatch, tmp_path):
-    assert [line.split()[0] for line in cli._next_commands(Path("runs/x"))] == [".venv/bin/metacl"] * 3
+    assert [line.split()[0] for line in training._next_commands(Path("runs/x"))] == [".venv/bin/metacl"] * 3
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "executable", str(installed / ".venv/bin/python"))
-    assert cli._next_commands(Path("x"))[0].startswith("'my project/.venv/bin/metacl' evaluate")
+    assert training._next_commands(Path("x"))[0].startswith("'my project/.venv/bin/metacl' evaluate")
     monkeypatch.setenv("PATH", str(installed / ".venv/bin"))
-    assert cli._next_commands(Path("x"))[0].startswith("metacl evaluate x ")
+    assert training._next_commands(Path("x"))[0].startswith("metacl evaluate x ")
     (installed / ".venv/bin/metacl").unlink()
-    assert cli._next_commands(Path("x"))[0].startswith("'my project/.venv/bin/python' -m metacl.cli evaluate")
+    assert training._next_commands(Path("x"))[0].startswith("'my project/.venv/bin/python' -m metacl.cli evaluate")
 
 
 def test_commands_name_the_example_only_where_it_is(installed):
-    assert "example_tickets" not in cli._next_commands(Path("my runs"))[1]
-    assert "'my runs'" in cli._next_commands(Path("my runs"))[1]
+    assert "example_tickets" not in training._next_commands(Path("my runs"))[1]
+    assert "'my runs'" in training._next_commands(Path("my runs"))[1]
     Path("configs").mkdir()
     Path("configs/example_tickets.csv").touch()
-    assert "--data configs/example_tickets.csv" in cli._next_commands(Path("x"))[1]
+    assert "--data configs/example_tickets.csv" in training._next_commands(Path("x"))[1]

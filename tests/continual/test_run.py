@@ -15,67 +15,12 @@ from metacl import api
 from metacl.cli import main
 from metacl.continual.config import continual_config_from_dict, load_continual_config
 from metacl.continual.loop import ContinualLoop
-from metacl.continual.run import make_loop
+from metacl.continual.worker import make_loop
 from metacl.errors import ConfigError, RunInterrupted
 from metacl.initialization import write_initialization
+from tests.continual.everything import EVERYTHING
 from tests.small_models import save_family
-from tests.small_runs import save_tiny_bert, small_config
-
-EVERYTHING = [
-    {"name": "replay", "memory": 10, "ratio": 0.5},
-    {"name": "ewc", "strength": 1.0, "examples": 4, "step": "proximal"},
-    {"name": "si", "strength": 0.1},
-    {"name": "lwf"},
-    {"name": "der_plus_plus", "memory": 8},
-    {"name": "a_gem", "per_experience": 4, "batch": 6},
-    {"name": "self_distillation"},
-    {"name": "hardening", "radius": 0.05},
-    {"name": "o_lora", "rank": 1},
-]
-"""Every strategy whose memory outlives an experience and that fits beside the others."""
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return save_tiny_bert(tmp_path_factory.mktemp("models") / "tiny")
-
-
-@pytest.fixture
-def files(tmp_path):
-    """Four experiences of two classes each."""
-    listed = []
-    for k in range(4):
-        for part, count in (("train", 9), ("test", 4)):
-            rows = [f"{part} text {i} about {c} thing{k},class {c}{k}" for c in "ab" for i in range(count)]
-            (tmp_path / f"{part}{k}.csv").write_text("text,label\n" + "\n".join(rows) + "\n")
-        listed.append(
-            {"name": f"e{k}", "train": str(tmp_path / f"train{k}.csv"), "test": str(tmp_path / f"test{k}.csv")}
-        )
-    return listed
-
-
-@pytest.fixture
-def config(tmp_path, model, files):
-    """Makes a config of a few seconds."""
-
-    def make(output="run", experiences=3, **changes):
-        tree = {
-            "name": "small",
-            "output": str(tmp_path / output),
-            "learner": {
-                "name": "text_classifier",
-                "model": str(model),
-                "max_length": 16,
-                "adapter": {"rank": 4, "alpha": 4, "last_layers": 2},
-            },
-            "stream": {"name": "files", "experiences": files[:experiences]},
-            "strategies": EVERYTHING,
-            "training": {"epochs": 2, "batch_size": 6, "learning_rate": 0.05, "head": "class_means"},
-            "measuring": {"curve": [0, 2]},
-        }
-        return continual_config_from_dict({**tree, **changes})
-
-    return make
+from tests.small_runs import small_config
 
 
 def timeless(path):
@@ -100,7 +45,7 @@ def tensor_bytes(path, step):
 def test_stopped_and_resumed_gives_the_same_bytes(config, tmp_path, monkeypatch, where):
     api.continual(config("undisturbed"))
     steps = []
-    step, learn = ContinualLoop._step, ContinualLoop.learn
+    step, fit = ContinualLoop._step, ContinualLoop.fit
 
     def stopping_step(self, *arguments):
         steps.append(1)
@@ -108,13 +53,13 @@ def test_stopped_and_resumed_gives_the_same_bytes(config, tmp_path, monkeypatch,
             os.kill(os.getpid(), signal.SIGTERM)
         return step(self, *arguments)
 
-    def stopping_learn(self, standing):
-        if where == "between" and len(standing.record.rows) == 2:
+    def stopping_fit(self, k, before):
+        if where == "between" and k == 2:
             os.kill(os.getpid(), signal.SIGTERM)
-        return learn(self, standing)
+        return fit(self, k, before)
 
     monkeypatch.setattr(ContinualLoop, "_step", stopping_step)
-    monkeypatch.setattr(ContinualLoop, "learn", stopping_learn)
+    monkeypatch.setattr(ContinualLoop, "fit", stopping_fit)
     with pytest.raises(RunInterrupted, match="The same command continues"):
         api.continual(config("stopped"))
     monkeypatch.undo()
@@ -155,6 +100,10 @@ def test_what_is_refused_leaves_nothing(config, tmp_path):
     with pytest.raises(ConfigError, match="o_lora gives each"):
         api.continual(config(strategies=[{"name": "o_lora", "rank": 50}], output=str(tmp_path / "none")), print)
     assert not (tmp_path / "none" / "config.yaml").exists()
+    api.continual(config("one seed", experiences=1, strategies=[]))
+    with pytest.raises(ConfigError, match="seed-1/model"):  # of the second seed alone
+        api.continual(config("none", strategies=[], seeds=[0, 1], start=str(tmp_path / "one seed")))
+    assert not (tmp_path / "none").exists()
 
 
 def test_a_head_that_is_not_trained_is_refused(config):

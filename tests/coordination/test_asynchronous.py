@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metacl.config import RunConfig, Stragglers
-from metacl.coordination import ray_executor
+from metacl.coordination import ray_executor, ray_pool
 from metacl.coordination.flat import checksum
 from metacl.coordination.scheduler import Scheduler
 from metacl.coordination.worker import Done, Parameters, Reply, TaskFailed, TaskResult
@@ -153,7 +153,7 @@ def test_answers_that_come_together_are_held_to_the_bound_one_after_the_other(tm
     copied = lambda parameters: Parameters(parameters.flat.copy(), parameters.version)  # noqa: E731
     fake = SimpleNamespace(put=copied, get=lambda reference: reference.reply)
     fake.wait = lambda references, num_returns, timeout: (references[:num_returns], references[num_returns:])
-    monkeypatch.setattr(ray_executor, "ray", fake)
+    monkeypatch.setattr(ray_pool, "ray", fake)
     executor = ray_executor.RayExecutor(config, notes.append)
     executor._fleet.ready = {number: AnsweredAtOnce() for number in range(4)}
     train(config, executor, initial=INITIAL)

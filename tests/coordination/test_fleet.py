@@ -14,9 +14,8 @@ def fleet_of(monkeypatch):
     monkeypatch.setattr(ray_fleet.ray, "get", lambda reference: None)
 
     def made(compiles, compile):
-        estimator = SimpleNamespace(wants_few_shapes=compile)
-        config = SimpleNamespace(workers=Workers(groups=3), estimator=estimator, parameters_in_parts=False)
-        fleet = ray_fleet.Fleet(config, lambda note: None)
+        config = SimpleNamespace(workers=Workers(groups=3), compiles=compile)
+        fleet = ray_fleet.Fleet(config, lambda note: None, kind=None)
         for number, compiler in enumerate(compiles):
             group = SimpleNamespace(pending=[number], compiles=compiler, advance=lambda: "ready", doing="")
             fleet._coming[number] = group

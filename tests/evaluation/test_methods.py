@@ -7,7 +7,7 @@ import torch
 from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression as Sklearn
 from sklearn.metrics.pairwise import cosine_similarity
-from sklearn.neighbors import NearestCentroid
+from sklearn.neighbors import KNeighborsClassifier, NearestCentroid, NearestNeighbors
 from sklearn.preprocessing import normalize
 
 from metacl.coordination.worker import Worker
@@ -23,6 +23,7 @@ from metacl.evaluation.methods import (
     MetaLearned,
     NearestNeighbour,
     Pretrained,
+    Retrieval,
     Row,
     Scene,
     chosen_methods,
@@ -88,6 +89,40 @@ def test_nearest_neighbour_is_that_of_faiss(worker):
     _, nearest = index.search(normalize(asked), 1)
     found = only(NearestNeighbour(), scene, query)
     np.testing.assert_array_equal(found.argmax(-1), targets[nearest[:, 0]])
+
+
+def test_retrieval_votes_as_scikit_learns_neighbours_do(worker):
+    scene, query = scene_of(worker)
+    support, asked, targets = arrays(worker, scene, query)
+    near = KNeighborsClassifier(4, metric="cosine", weights=lambda distance: np.exp(-distance / 0.1))
+    expected = near.fit(support, targets).predict_proba(asked)
+    found = softmax(only(Retrieval(neighbours=4), scene, query), axis=1)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_documents_move_features_towards_the_nearest_of_them(worker, tmp_path):
+    scene, query = scene_of(worker)
+    support, asked, targets = arrays(worker, scene, query)
+    texts = [f"document {place}" for place in range(9)]
+    (tmp_path / "notes.txt").write_text("\n".join(texts))
+    known = normalize(worker.learner.features(worker.initial, worker.learner.encode(texts, None)).detach())
+
+    def moved(features):
+        nearest = NearestNeighbors(n_neighbors=3, metric="cosine").fit(known).kneighbors(features)[1]
+        return 0.7 * normalize(features) + 0.3 * known[nearest].mean(1)
+
+    near = KNeighborsClassifier(5, metric="cosine", weights=lambda distance: np.exp(-distance / 0.1))
+    expected = near.fit(moved(support), targets).predict_proba(moved(asked))
+    found = softmax(only(Retrieval(documents=tmp_path / "notes.txt"), scene, query), axis=1)
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
+
+
+def test_without_faiss_retrieval_says_how_to_get_it(worker, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"--methods retrieval: it needs faiss, .* pip install faiss-cpu"):
+        chosen_methods(["retrieval"], (0,), worker.config)
+    rows = [row.method for method in chosen_methods(["all"], (0,), worker.config) for row in method.rows()]
+    assert "nearest neighbour" in rows and not any("retrieval" in row for row in rows)
 
 
 def test_label_names_never_read_the_support(worker):
@@ -182,6 +217,7 @@ def test_all_methods_but_those_that_do_not_fit(worker):
         "meta-learned",
         "nearest neighbour",
         "pretrained",
+        "retrieval, support",
     ]
     with pytest.raises(ConfigError, match="--methods fine_tuning: it tunes a transformer"):
         chosen_methods(["fine_tuning"], (0,), worker.config)
@@ -190,7 +226,8 @@ def test_all_methods_but_those_that_do_not_fit(worker):
 
 
 @pytest.mark.parametrize(
-    ("what", "tuned"), [("full", "model."), ("last_layers", "layer.2."), ("lora", "lora_"), ("ia3", "ia3_")]
+    ("what", "tuned"),
+    [("full", "model."), ("last_layers", "layer.2."), ("lora", "lora_"), ("ia3", "ia3_"), ("prompt", "prompt_")],
 )
 def test_fine_tuning_is_torchs_adam(tmp_path, what, tuned):
     config = small_config(save_tiny_bert(tmp_path / "tiny"), tmp_path / "out", inner={"steps": 1})
@@ -206,7 +243,7 @@ def test_fine_tuning_is_torchs_adam(tmp_path, what, tuned):
     means = class_means(learner.features(leaves, support), scene.targets, 3).detach()
     leaves |= {"head.weight": 2 * means, "head.bias": -(means * means).sum(-1)}
     adapting = [tensor.requires_grad_() for name, tensor in leaves.items() if tuned in name or "head." in name]
-    assert len(adapting) > 2
+    assert len(adapting) == 3 if what == "prompt" else len(adapting) > 3
     optimizer = torch.optim.Adam(adapting, lr=1e-2)
     for step in range(1, 4):
         optimizer.zero_grad()
@@ -220,4 +257,5 @@ def test_what_is_tuned_tries_every_value_unless_one_is_given():
     assert [one.c for one in LogisticRegression().candidates()] == [1.0, 10.0, 100.0]
     assert LogisticRegression(c=2.0).candidates() == [LogisticRegression(c=2.0)]
     assert [one.learning_rate for one in FineTuning().candidates()] == [1e-4, 3e-4, 1e-3, 3e-3]
+    assert [one.learning_rate for one in FineTuning(what="prompt").candidates()] == [3e-3, 1e-2, 3e-2, 1e-1]
     assert FineTuning(learning_rate=0.1).candidates() == [FineTuning(learning_rate=0.1)]

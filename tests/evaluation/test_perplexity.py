@@ -77,9 +77,13 @@ def test_a_language_model_from_texts_to_its_perplexity(run_of, capsys):
     assert ended("evaluate", "runs/words", *asked, "--groups", 0, "--json", "again.json") == 0
     assert json.loads(Path("again.json").read_text())["rows"] == rows
     capsys.readouterr()
-    for option in (("--ways", 3), ("--data", "oos")):
+    for option, message in (
+        (("--ways", 3), "--ways: without --data a language model is measured by its perplexity"),
+        (("--new-tokens", 3), "--new-tokens: this run's texts have no completions to compare with"),
+        (("--data", "oos"), "--ways: missing; this run's own episodes have one class"),
+    ):
         assert ended("evaluate", "runs/words", *option) == 2
-        assert f"{option[0]}: a language model is measured" in " ".join(capsys.readouterr().err.split())
+        assert message in " ".join(capsys.readouterr().err.split())
     for option, wrong in (("--shots", 0), ("--steps", -1)):
         assert ended("evaluate", "runs/words", option, wrong) == 2
         assert f"{option} '{wrong}': expected whole numbers of at least" in " ".join(capsys.readouterr().err.split())

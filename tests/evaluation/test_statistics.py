@@ -91,11 +91,13 @@ def test_intervals_of_accuracies_cover_the_truth(interval):
     assert 0.93 <= np.mean(covered) <= 0.97
 
 
-def test_bootstrap_by_scipy_and_the_same_again():
+def test_bootstrap_by_scipy_and_the_same_again(monkeypatch):
     values = sample(40)
     found = bootstrap_interval(list(values), seed=7)
     expected = stats.bootstrap((values,), np.mean, n_resamples=9999, rng=np.random.default_rng(7)).confidence_interval
     assert (found.low, found.high) == (expected.low, expected.high)
+    monkeypatch.setattr("metacl.evaluation.statistics.NUMBERS_AT_ONCE", 1000)
+    assert bootstrap_interval(list(values), seed=7) == found
     assert bootstrap_interval([0.5, 0.5, 0.5]).high == 0.5
     with pytest.raises(ValueError, match="at least two"):
         bootstrap_interval([0.5])

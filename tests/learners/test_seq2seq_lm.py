@@ -161,7 +161,9 @@ def test_training_lowers_the_perplexity_of_unseen_prompts(models, tmp_path):
     }
     run = metacl.train(config_from_dict(tree))
     asked = Evaluation(shape=EpisodeShape(ways=1, shots=2, queries=2), episodes=6, steps=(0, 2))
-    found = evaluate_perplexity(read_initialization(run.initialization), asked)
+    found = evaluate_perplexity(read_initialization(run.initialization), asked, generation=Generation(new_tokens=4))
+    assert all("bleu" in row["metrics"] for row in found["completions"])
+    assert MARKER not in found["examples"][0]["prompt"]
     nats = {(row["method"], row["steps"]): row["log_perplexity"]["mean"] for row in found["rows"]}
     assert nats["meta-learned", 2] < nats["pretrained", 2] - 0.2
 

@@ -9,8 +9,8 @@ from metacl.errors import ConfigError
 from metacl.learners import ModuleLearner
 from metacl.learners.base import Batch, Group, Task, as_leaves
 from metacl.metagradients import Reptile, Reverse, adapt, plain_gradient
-from metacl.objectives import ANML, OML, LaMAML, SequenceMAML
-from metacl.tasks import TaskAddress
+from metacl.objectives import ANML, OML, LaMAML, ProtoSequence, SequenceMAML
+from metacl.tasks import EpisodeShape, TaskAddress
 from metacl.testing.tiny import TinyLearner, spread
 from tests.metagradients.problems import relative_error
 
@@ -139,3 +139,51 @@ def test_la_maml_is_the_sum_of_look_aheads(learner, task):
     found = Reverse().estimate(LaMAML().problem(learner, meta, task, LOOP))
     assert found.query_loss == pytest.approx(float(total.detach()), rel=1e-12)
     assert relative_error(found.gradient, expected) < 1e-12
+
+
+def test_proto_sequence_is_a_small_stream_from_class_means():
+    """Written out: heads from means, each step on its experience's share among the classes met, then all asked."""
+    learner = TinyLearner()
+    objective = ProtoSequence(experiences=2, steps_each=2)
+    loop = InnerLoop(steps=4, step_size={"value": 0.1, "head": 0.1, "learn": "none"})
+    # Class by class, as episodes are: four classes of two examples, so two classes an experience, four examples.
+    labels = [0, 0, 1, 1, 2, 2, 3, 3]
+    support, query = (learner.encode([f"{p} {i}" for i in range(8)], labels) for p in ("learned", "asked"))
+    task = Task(4, support, query)
+    meta = spread(objective.meta_parameters(learner, loop, 4))
+    means = learner.features(meta, support).reshape(4, 2, -1).mean(1)
+    adapter = {name: tensor.clone() for name, tensor in meta.items()}  # the means are of the start, not of what adapts
+    theta = {**adapter, "head.weight": 2 * means, "head.bias": -(means**2).sum(-1)}
+    for places, met in (([0, 2], 2), ([1, 3], 2), ([4, 6], 4), ([5, 7], 4)):
+        logits = learner.outputs(theta, support)[places, :met]
+        loss = F.cross_entropy(logits, torch.tensor([labels[place] for place in places]))
+        grads = torch.autograd.grad(loss, list(theta.values()), create_graph=True)
+        theta = {name: tensor - 0.1 * g for (name, tensor), g in zip(theta.items(), grads, strict=True)}
+    asked = F.cross_entropy(learner.outputs(theta, query), torch.tensor(labels))
+    expected = dict(zip(meta, torch.autograd.grad(asked, list(meta.values())), strict=True))
+    found = Reverse().estimate(objective.problem(learner, meta, task, loop))
+    assert found.query_loss == pytest.approx(float(asked.detach()), rel=1e-12)
+    assert relative_error(found.gradient, expected) < 1e-12
+
+
+@pytest.mark.parametrize(
+    ("objective", "episodes", "steps", "told"),
+    [
+        ({"experiences": 4}, {"ways": {"min": 2, "max": 5}}, 4, r"episodes\.ways: 2 classes .* 4 experiences"),
+        (
+            {"steps_each": 3},
+            {"ways": 4, "shots": {"min": 2, "max": 5}},
+            9,
+            r"steps_each: .* 2 examples for its 3 steps",
+        ),
+        ({"steps_each": 2}, {"ways": 3, "shots": 2}, 5, r"inner\.steps: 5 end before .* inner\.steps=6"),
+        ({"steps_each": 2}, {"ways": 3, "shots": 2}, 6, None),
+    ],
+)
+def test_proto_sequence_has_examples_and_steps_for_every_experience(objective, episodes, steps, told):
+    check = lambda: ProtoSequence(**objective).check_fits(EpisodeShape(**episodes), InnerLoop(steps=steps))  # noqa: E731
+    if told is None:
+        check()
+    else:
+        with pytest.raises(ConfigError, match=told):
+            check()

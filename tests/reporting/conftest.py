@@ -19,6 +19,7 @@ def row(method, steps, accuracy, versus=None):
             "calibration_error": 0.0325,
         },
         "diverged": 0,
+        "bootstrap": {"mean": accuracy, "low": accuracy - 0.009, "high": accuracy + 0.007},
         "seconds": 0.0031 if steps is None else 0.002 + 0.021 * steps,
         "versus": {name: estimate(*figures) for name, figures in (versus or {}).items()},
     }
@@ -67,6 +68,25 @@ def results(rows):
             "interval": "95 %, Student's t over episodes; differences are paired by episode",
         },
         "rows": rows,
+        "curves": [
+            {
+                "method": "meta-learned",
+                "first": 0,
+                "last": 5,
+                "area": estimate(0.87, 0.005),
+                "versus_pretrained": None,
+                "steps_to_baseline": 0,
+            }
+        ],
+        "robustness": [
+            {"start": start, "factor": factor, "steps": 5, "accuracy": estimate(mean, 0.01), "diverged": diverged}
+            for start, factor, mean, diverged in (
+                ("pretrained", 0.1, 0.8, 0),
+                ("pretrained", 10.0, 0.2, 7),
+                ("meta-learned", 0.1, 0.87, 0),
+                ("meta-learned", 10.0, 0.6, 3),
+            )
+        ],
         "confusions": [{"true": "card arrival", "predicted": "card delivery", "times": 3, "of": 12}],
         "examples": [
             {
@@ -80,6 +100,10 @@ def results(rows):
                         "predicted": "card arrival",
                         "confidence": 0.61,
                         "wrong": True,
+                        "why": {
+                            "tokens": [["where", 0.5], ["is", -0.25], ["it", 0.0]],
+                            "examples": [{"text": "has my card come", "label": "card arrival", "similarity": 0.83}],
+                        },
                     }
                 ],
             }
@@ -118,3 +142,45 @@ def metrics():
         }
         for step in (1, 2, 3)
     ]
+
+
+@pytest.fixture
+def language_results():
+    """Of two starts after 0 and 5 steps; the meta-learned one says more like the data."""
+    nats = {("pretrained", 0): 2.0, ("pretrained", 5): 1.8, ("meta-learned", 0): 1.9, ("meta-learned", 5): 1.5}
+    return {
+        "run": "words",
+        "metacl": "0.1.0",
+        "protocol": {
+            "data": "texts, domains",
+            "split": "test",
+            "ways": 1,
+            "shots": 3,
+            "queries": 2,
+            "episodes": 8,
+            "seed": 1,
+            "generation": {"new_tokens": 40},
+            "interval": "95 %, Student's t over tasks; gains are paired by task",
+        },
+        "rows": [
+            {
+                "method": method,
+                "steps": steps,
+                "log_perplexity": estimate(mean, 0.1),
+                "gain": None if (method, steps) == ("pretrained", 0) else estimate(2.0 - mean, 0.05),
+            }
+            for (method, steps), mean in nats.items()
+        ],
+        "completions": [
+            {
+                "method": method,
+                "steps": steps,
+                "metrics": {"bleu": estimate(60 - 20 * mean, 3.0), "exact_match": estimate(0.25, 0.125)},
+                "corpus_bleu": 61 - 20 * mean,
+                "gains": {} if (method, steps) == ("pretrained", 0) else {"bleu": estimate(40 - 20 * mean, 2.0)},
+            }
+            for (method, steps), mean in nats.items()
+        ],
+        "examples": [{"prompt": "inform(name=<x>)", "reference": "it is x", "said": "it is y"}],
+        "cost": {"evaluation_seconds": 61.0, "groups": 1},
+    }

@@ -7,7 +7,7 @@ import pytest
 
 from metacl.cli import main
 from metacl.errors import DataError
-from metacl.reporting import as_latex, compare, read_results
+from metacl.reporting import as_latex, compare, reaching, read_results
 
 
 @pytest.fixture
@@ -30,6 +30,33 @@ def test_every_figure_is_in_its_column(two):
     assert found.same
     two[1]["protocol"] = {**two[1]["protocol"], "seed": 8}
     assert not compare(two).same
+
+
+def test_the_fewest_steps_and_shots_to_a_threshold(results, tmp_path, capsys):
+    """Frozen 81, pretrained 83 after 5 steps, meta-learned 86 at 0 and 88 after 5; with 5 shots all of it 4 higher."""
+    more = copy.deepcopy(results)
+    more["protocol"]["shots"] = 5
+    for row in more["rows"]:
+        row["accuracy"]["mean"] += 0.04
+    found = reaching([results, more], 0.87)
+    assert found.headers[1:] == [
+        "steps to 87 %, demo, 5-way 1-shot",
+        "steps to 87 %, demo, 5-way 5-shot",
+        "shots to 87 %",
+    ]
+    assert found.lines == [
+        ["frozen prototypes", "–", "–", "–"],
+        ["pretrained", "–", "5", "5"],
+        ["meta-learned", "5", "0", "1"],
+    ]
+    assert reaching([results], 0.81).lines[0] == ["frozen prototypes", "reached"]
+    assert found.same
+    more["protocol"]["seed"] = 8
+    assert reaching([results, more], 0.87).headers[-1] != "shots to 87 %"
+    (tmp_path / "found.json").write_text(json.dumps([results]))
+    with pytest.raises(SystemExit) as exit_:
+        main(["report", str(tmp_path / "found.json"), "--threshold", "87"])
+    assert exit_.value.code == 0 and "steps to 87 %" in " ".join(capsys.readouterr().out.split())
 
 
 def test_latex(two):

@@ -8,7 +8,7 @@ from html import unescape
 
 import pytest
 
-from metacl.reporting import write_report
+from metacl.reporting import write_language_evaluation, write_report
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
@@ -89,8 +89,23 @@ def test_it_fits_a_phone_and_sorts(page):
     assert said == []
     found = json.loads(unescape(re.search(r"<title>(.*?)</title>", document).group(1)))
     assert found["content"] <= found["width"] == PHONE
-    assert all(100 < width <= found["width"] for width in found["figures"]) and len(found["figures"]) == 2
+    assert all(100 < width <= found["width"] for width in found["figures"]) and len(found["figures"]) == 3
     assert min(found["tables"]) >= 2
     assert found["before"][-1] == "meta-learned5"
     assert found["down"] == ["meta-learned5", "meta-learned0", "pretrained5", "frozen prototypes–"]
     assert found["up"] == found["down"][::-1]
+
+
+def test_the_page_of_a_language_model(tmp_path, language_results):
+    written = write_language_evaluation(tmp_path / "found", language_results, "a: " + 300 * "very_long_" + "\n")
+    assert opened(written)[0] == []
+    html = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", written.read_text("utf-8"))
+    probe = PROBE.replace("accuracy, %", "perplexity")
+    (tmp_path / "report.html").write_text(html.replace("</body>", f"{probe}</body>"), "utf-8")
+    (tmp_path / "phone.html").write_text(FRAME, "utf-8")
+    said, document = opened(tmp_path / "phone.html")
+    assert said == []
+    found = json.loads(unescape(re.search(r"<title>(.*?)</title>", document).group(1)))
+    assert found["content"] <= found["width"] == PHONE
+    assert len(found["figures"]) == 1 and min(found["tables"]) >= 2
+    assert found["down"] == ["pretrained0", "meta-learned0", "pretrained5", "meta-learned5"]

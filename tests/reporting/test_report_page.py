@@ -10,6 +10,7 @@ from html import unescape
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
+import matplotlib.image
 import pytest
 
 from metacl.reporting import verdict, write_evaluation, write_report
@@ -72,7 +73,7 @@ def test_every_row_and_sentence_is_in_it(written, results, metrics):
     for part in ("5-way 1-shot, 4 queries a class, 300 episodes", "name: demo", "torch ", "peft ", "metacl 0.1.0"):
         assert part in html
     assert sys.orig_argv[-1] in unescape(html)
-    assert page.tags.count("svg") == 2
+    assert page.tags.count("svg") == 3
 
 
 def test_it_refers_to_nothing_outside(written, results, metrics):
@@ -102,7 +103,7 @@ def test_a_phone_and_a_dark_room_are_thought_of(written, results):
     assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in html
     assert "prefers-color-scheme: dark" in html
     tables = re.findall(r"<div class=\"scroll[^>]*>\s*<table", html)
-    assert len(tables) == html.count("<table") == 5
+    assert len(tables) == html.count("<table") == 7
 
 
 def test_strings_from_data_and_config_are_not_html(written, results):
@@ -120,7 +121,7 @@ def test_strings_from_data_and_config_are_not_html(written, results):
 def test_an_evaluation_alone_has_no_training_parts(written, results):
     results["cost"] = {"evaluation_seconds": 61.0, "groups": 1}
     page = Page(written(results))
-    assert page.tags.count("svg") == 1
+    assert page.tags.count("svg") == 2
     assert ["evaluation", "1:01"] in page.rows
     assert not any("training" in row[0] for row in page.rows)
 
@@ -145,13 +146,13 @@ def test_a_run_of_no_seconds_has_no_share(results):
 
 
 def test_a_library_that_is_missing_does_not_cost_the_report(written, results, monkeypatch):
-    monkeypatch.setattr("metacl.reporting.report.LIBRARIES", ("torch", "no-such-library"))
+    monkeypatch.setattr("metacl.reporting.page.LIBRARIES", ("torch", "no-such-library"))
     assert "no-such-library not installed" in written(results)
 
 
 def test_metrics_confusions_and_episodes_are_in_it(written, results):
     page = Page(written(results))
-    assert ["meta-learned", "5", "87.50", "88.00", "87.00", "3.25", "0"] in page.rows
+    assert ["meta-learned", "5", "87.50", "88.00", "87.00", "3.25", "0", "87.10 … 88.70"] in page.rows
     assert ["card arrival", "card delivery", "3", "12", "25.0"] in page.rows
     assert ["where is it", "card delivery", "card arrival (61 %)"] in page.rows
     assert "1 of 1 answers wrong" in written(results)
@@ -160,8 +161,28 @@ def test_metrics_confusions_and_episodes_are_in_it(written, results):
     )
 
 
+def test_curves_and_other_step_sizes_are_in_it(written, results):
+    page = Page(written(results))
+    assert ["meta-learned", "0–5", "87.00±0.50", "–", "0"] in page.rows
+    assert ["pretrained", "10", "5", "20.00±1.00", "7"] in page.rows
+    del results["robustness"]
+    assert "With other step sizes" not in written(results)
+
+
+def test_reasons_are_shaded_by_their_share_of_the_largest(written, results):
+    html = written(results)
+    found = re.findall(r'<span class="token (\w+)" style="--weight: ([\d.]+)">(\w+) <small>([-+\d.]+)</small>', html)
+    expected = [("for", "1.00", "where", "+0.50"), ("against", "0.50", "is", "-0.25"), ("for", "0.00", "it", "+0.00")]
+    assert found == expected
+    assert "like (0.83) card arrival: has my card come" in html
+    results["examples"][0]["query"][0]["why"]["tokens"] = [["<b>", 0.0]]
+    assert "&lt;b&gt; <small>+0.00" in written(results)
+    del results["examples"][0]["query"][0]["why"]
+    assert "integrated" not in written(results)
+
+
 def test_results_of_an_older_version_have_a_report(written, results):
-    for name in ("confusions", "examples", "chosen"):
+    for name in ("confusions", "examples", "chosen", "curves", "robustness"):
         del results[name]
     for row in results["rows"]:
         del row["metrics"]
@@ -171,8 +192,10 @@ def test_results_of_an_older_version_have_a_report(written, results):
 def test_the_files_beside_it_hold_the_same(tmp_path, results):
     page = write_evaluation(tmp_path / "report", results, "name: demo\n")
     assert sorted(file.name for file in page.parent.iterdir()) == [
-        f"5-way_1-shot.{ending}" for ending in ("csv", "html", "json", "svg")
+        f"5-way_1-shot.{ending}" for ending in ("csv", "html", "json", "png", "svg")
     ]
+    picture = matplotlib.image.imread(page.with_suffix(".png"))
+    assert picture.shape[:2] == (720, 1080) and picture[0, 0, :3].tolist() == [1, 1, 1] and picture.min() < 0.1
     assert json.loads(page.with_suffix(".json").read_text("utf-8")) == results
     rows = list(csv.DictReader(page.with_suffix(".csv").read_text("utf-8").splitlines()))
     assert [(row["method"], row["steps"], float(row["accuracy"]), float(row["macro_f1"])) for row in rows][-1] == (

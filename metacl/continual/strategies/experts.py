@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
@@ -19,6 +18,7 @@ from metacl.continual.moment import Moment
 from metacl.continual.strategies.base import STRATEGIES, State, Strategy, held, under
 from metacl.errors import ConfigError
 from metacl.learners.base import Batch, Params
+from metacl.learners.gate import nearness
 
 KEYS, COUNTS, CURRENT = "keys", "counts", "current"
 ENCODED_TOGETHER = 256
@@ -46,7 +46,7 @@ class Experts(Strategy):
         if KEYS not in state:
             chosen, keys, counts = 0, total.unsqueeze(0), torch.tensor([count])
             return params, {KEYS: keys, COUNTS: counts, CURRENT: torch.tensor(chosen)}
-        cosines = F.normalize(state[KEYS], dim=1) @ F.normalize(total, dim=0)
+        cosines = nearness(total.unsqueeze(0), state[KEYS])[0]
         chosen = int(cosines.argmax())
         if self.share_above < 1 and float(cosines[chosen]) >= self.share_above:
             keys, counts = state[KEYS].clone(), state[COUNTS].clone()
@@ -69,8 +69,8 @@ class Experts(Strategy):
         """Every example by its expert; by the one that learns while it is not kept yet."""
         if KEYS not in state:
             return None
-        keys = F.normalize(state[KEYS] / state[COUNTS].unsqueeze(1), dim=1)
-        gate = (F.normalize(moment.model.features(moment.start, batch), dim=1) @ keys.T).argmax(1)
+        keys = state[KEYS] / state[COUNTS].unsqueeze(1)
+        gate = nearness(moment.model.features(moment.start, batch), keys).argmax(1)
         answers: Tensor | None = None
         for number in gate.unique().tolist():
             expert = params if number == int(state[CURRENT]) else held(state, f"expert{number}")

@@ -12,12 +12,15 @@ from metacl.evaluation.methods.base import (
     Scene,
 )
 from metacl.evaluation.methods.choosing import chosen_methods, default_methods
-from metacl.evaluation.methods.fine_tuning import FineTuning
-from metacl.evaluation.methods.inner_steps import InnerSteps, MetaLearned, Pretrained
+from metacl.evaluation.methods.experts import Experts
+from metacl.evaluation.methods.fine_tuning import FineTunedStart, FineTuning
+from metacl.evaluation.methods.in_context import InContext, ZeroShotPrompt
+from metacl.evaluation.methods.inner_steps import InnerSteps, MetaLearned, OtherStarts, Pretrained
 from metacl.evaluation.methods.label_names import LabelNames
 from metacl.evaluation.methods.logistic_regression import LogisticRegression
 from metacl.evaluation.methods.nearest_neighbour import NearestNeighbour
 from metacl.evaluation.methods.prototypes import FrozenPrototypes
+from metacl.evaluation.methods.retrieval import Retrieval
 
 __all__ = [
     "FROZEN",
@@ -26,17 +29,23 @@ __all__ = [
     "PRETRAINED",
     "AdaptationMethod",
     "Examples",
+    "Experts",
+    "FineTunedStart",
     "FineTuning",
     "FrozenPrototypes",
+    "InContext",
     "InnerSteps",
     "LabelNames",
     "LogisticRegression",
     "MetaLearned",
     "NearestNeighbour",
+    "OtherStarts",
     "Predictor",
     "Pretrained",
+    "Retrieval",
     "Row",
     "Scene",
+    "ZeroShotPrompt",
     "chosen_methods",
     "default_methods",
 ]

@@ -15,11 +15,15 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from metacl.config import RunConfig
 from metacl.coordination.flat import Flat
 from metacl.coordination.worker import Worker
 from metacl.evaluation.examples import Examples
 from metacl.evaluation.frozen_features import FrozenFeatures
-from metacl.learners.base import Task
+from metacl.learners import CausalLanguageModelConfig
+from metacl.learners.base import Params, Task
+from metacl.learners.label_words import LabelWords
+from metacl.objectives import MetaObjective
 from metacl.registry import Component, Registry
 from metacl.tasks import ArrayEpisode, Episode
 
@@ -75,8 +79,22 @@ class Scene:
 
     @cached_property
     def task(self) -> Task:
-        """The episode encoded by the run's learner, when first asked for; the query without targets."""
+        """The episode encoded by the run's learner, when first asked for; the query without targets.
+
+        A language model reads a text with its label, so of the query, whose labels nobody knows, it reads nothing.
+        """
+        learner = self.worker.learner
+        if isinstance(learner, LabelWords):
+            shown = learner.encode(learner.labelled(self.support.inputs, self.targets.tolist(), self.class_names), None)
+            return Task(self.ways, shown, shown, self.address)
         return Task(self.ways, self.support.batch, self.query.batch, self.address)
+
+    def outputs(self, objective: MetaObjective, bound: Params, examples: Examples) -> Tensor:
+        """Scores (B, N) that the run's learner gives with these parameters of an objective."""
+        learner = self.worker.learner
+        if isinstance(learner, LabelWords):
+            return learner.class_scores(bound, examples.inputs, self.class_names)
+        return objective.outputs(learner, bound, examples.batch)
 
     @property
     def targets(self) -> Tensor:
@@ -89,8 +107,14 @@ class AdaptationMethod(Component):
 
     needs_features: ClassVar[bool] = False
     """Whether it needs a learner that gives feature vectors."""
+    reads_features: ClassVar[bool] = False
+    """Whether it reads pretrained feature vectors where the learner gives some."""
     needs_class_names: ClassVar[bool] = False
     """Whether it needs classes with names."""
+    needs_language_model: ClassVar[bool] = False
+    """Whether it asks a language model."""
+    fills_prompts: ClassVar[bool] = False
+    """Whether it writes examples into the prompt of a causal language model."""
     reads_batches: ClassVar[bool] = False
     """Whether it reads the scene's task, which costs a pass through the frozen layers."""
 
@@ -100,6 +124,19 @@ class AdaptationMethod(Component):
 
     def chosen_option(self) -> tuple[str, float] | None:
         """The option that its `candidates` differ in, and its value here. Default: none."""
+        return None
+
+    def obstacle(self, config: RunConfig) -> str | None:
+        """Why it cannot be run here, as a sentence; None if it can. Default: what it needs is not there."""
+        learner, data = config.learner, config.data
+        if self.needs_features and not learner.has_features:
+            return f"it reads feature vectors, and learner {learner.registered_name!r} gives none."
+        if self.needs_class_names and data.gives != "text":
+            return f"it reads the names of classes, and data {data.registered_name!r} has none."
+        if self.needs_language_model and learner.classifies:
+            return f"it asks a language model, and learner {learner.registered_name!r} is none."
+        if self.fills_prompts and not isinstance(learner, CausalLanguageModelConfig):
+            return f"it fills the prompt of a causal_lm, and learner {learner.registered_name!r} is none."
         return None
 
     @abstractmethod

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import ClassVar
 
 from torch.nn.functional import normalize
 
 from metacl.evaluation.methods.base import METHODS, AdaptationMethod, Predictor, Row, Scene
+from metacl.learners.label_words import in_words
 
 
 @METHODS.register("label_names")
@@ -31,9 +31,3 @@ class LabelNames(AdaptationMethod):
         names = normalize(scene.frozen.of_texts([in_words(name) for name in scene.class_names]), dim=-1)
         (row,) = self.rows()
         yield row, lambda examples: normalize(scene.frozen.of(examples), dim=-1) @ names.T / self.temperature
-
-
-def in_words(name: str) -> str:
-    """``card_arrival`` and ``cardArrival`` become "card arrival", ``books / fiction`` "books fiction"."""
-    apart = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
-    return " ".join(re.split(r"[\W_]+", apart)).strip().lower() or name
