@@ -12,10 +12,9 @@ import torch
 from pydantic import PositiveFloat
 from safetensors.torch import load_file
 
-from metacl.coordination.flat import Flat
 from metacl.evaluation.methods import AdaptationMethod, FineTuning, MetaLearned, Pretrained, Scene
-from metacl.evaluation.methods.inner_steps import InnerSteps
-from metacl.learners.base import STEP_SIZE
+from metacl.evaluation.methods.inner_steps import OneStart
+from metacl.learners.base import STEP_SIZE, Params
 
 STEPS = 3
 """Inner steps, in training and measuring."""
@@ -28,7 +27,7 @@ FROM_ZERO = "meta-learned on CLINC150, head from zero"
 OWN_FROM_ZERO = "meta-learned, head from zero"
 
 
-class JointStart(InnerSteps):
+class JointStart(OneStart):
     """The run's inner loop from a jointly trained adapter, at one rate."""
 
     adapter: Path
@@ -47,13 +46,13 @@ class JointStart(InnerSteps):
         """The rate."""
         return "learning rate", self.rate
 
-    def start(self, scene: Scene) -> Flat:
+    def start(self, scene: Scene) -> Params:
         """The adapter, with the rate in the place of learned step sizes."""
         start = {**scene.worker.initial, **load_file(self.adapter)}
         for name, tensor in start.items():
             if name.startswith(STEP_SIZE):
                 start[name] = torch.full_like(tensor, self.rate)
-        return scene.worker.layout.flatten(start)
+        return scene.worker.parameters(scene.worker.layout.flatten(start))
 
 
 class OtherStart(MetaLearned):
