@@ -165,12 +165,15 @@ def side(estimate: Estimate, sign: int) -> str:
 
 
 def sides(rows: list[dict[str, Any]], start: str) -> dict[str, Counter[str]]:
-    """How many strategies have each claimed difference on which side of zero."""
-    found = {name: Counter[str]() for name in CLAIMED}
+    """How many strategies have each claimed difference, and both of them, on which side of zero."""
+    found = {name: Counter[str]() for name in (*CLAIMED, "both")}
     for pair in pairs(rows, start).values():
-        for name, estimate in versus(*pair).items():
-            if name in CLAIMED:
-                found[name][side(estimate, CLAIMED[name])] += 1
+        differences = versus(*pair)
+        where = {name: side(differences[name], sign) for name, sign in CLAIMED.items() if name in differences}
+        for name, place in where.items():
+            found[name][place] += 1
+        if len(where) == len(CLAIMED):
+            found["both"][where.popitem()[1] if len({*where.values()}) == 1 else "neither"] += 1
     return found
 
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from run import CLAIMED, SHOWN, STARTS, over_strategies, pairs, sides, versus
+from run import CLAIMED, SHOWN, STARTS, STRATEGIES, over_strategies, pairs, sides, versus
 
 from metacl.evaluation.statistics import Estimate, mean_interval
 
@@ -15,6 +15,7 @@ BEGIN, END = "<!-- results: made by table.py -->\n", "<!-- end of results -->\n"
 COLUMNS = {
     SHOWN[0]: "accuracy at the end, %",
     SHOWN[1]: "when learned, %",
+    "after 0 steps": "after 0 steps",
     "after 1 steps": "after 1 step",
     "after 3 steps": "after 3 steps",
     SHOWN[2]: "forgetting, points",
@@ -34,7 +35,10 @@ def main() -> None:
             parts.append([*heading("strategy"), *told])
             parts.append(counted(rows, start))
     if found["missing"]:
-        parts.append([f"Missing, {len(found['missing'])} rows: {'; '.join(found['missing'])}."])
+        parts.append([f"Missing, {len(found['missing'])} rows of {len(STRATEGIES) * len(STARTS)}:"])
+        there = {(row["strategy"], row["start"]) for row in rows}
+        absent = {start: [s for s in STRATEGIES if (s, start) not in there] for start in STARTS}
+        parts.append([f"- from the {start} start: {', '.join(names)}" for start, names in absent.items() if names])
     readme = HERE / "README.md"
     before, rest = readme.read_text("utf-8").split(BEGIN)
     text = "\n\n".join("\n".join(part) for part in parts)
@@ -65,12 +69,11 @@ def told(estimate: Estimate, sign: str) -> str:
 
 def counted(rows: list[dict[str, Any]], start: str) -> list[str]:
     """How many strategies have the two claimed differences on each side of zero."""
-    names = {name: COLUMNS[name].split(",")[0] for name in CLAIMED}
     return [
-        f"| {start} − pretrained, 95 % interval | all better than zero | all worse | holds zero |",
+        f"| strategies whose 95 % interval of {start} − pretrained is | better than zero | worse | around zero |",
         "|---" * 4 + "|",
         *(
-            f"| {names[name]} | {counts['better']} | {counts['worse']} | {counts['neither']} |"
+            f"| {COLUMNS.get(name, name).split(',')[0]} | {counts['better']} | {counts['worse']} | {counts['neither']} |"
             for name, counts in sides(rows, start).items()
         ),
     ]
