@@ -158,8 +158,12 @@ def over_strategies(rows: list[dict[str, Any]], start: str) -> dict[str, Estimat
     return versus(*({name: of_seeds(side, name) for name in names} for side in (0, 1)))
 
 
+PLACES = ("better", "worse", "neither")
+"""Where a difference's interval can lie."""
+
+
 def side(estimate: Estimate, sign: int) -> str:
-    """Where the interval lies."""
+    """Which of `PLACES` it is; sign : of a difference that is better."""
     low, high = sorted((sign * estimate.low, sign * estimate.high))
     return "better" if low > 0 else "worse" if high < 0 else "neither"
 
@@ -172,8 +176,9 @@ def sides(rows: list[dict[str, Any]], start: str) -> dict[str, Counter[str]]:
         where = {name: side(differences[name], sign) for name, sign in CLAIMED.items() if name in differences}
         for name, place in where.items():
             found[name][place] += 1
-        if len(where) == len(CLAIMED):
-            found["both"][where.popitem()[1] if len({*where.values()}) == 1 else "neither"] += 1
+        for place in PLACES:
+            found["both"][place] += [*where.values()].count(place) == len(CLAIMED)
+        found["both"]["neither"] += len({*where.values()}) > 1
     return found
 
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from run import CLAIMED, SHOWN, STARTS, STRATEGIES, over_strategies, pairs, sides, versus
+from run import PLACES, SHOWN, STARTS, STRATEGIES, over_strategies, pairs, sides, versus
 
 from metacl.evaluation.statistics import Estimate, mean_interval
 
@@ -73,7 +73,7 @@ def counted(rows: list[dict[str, Any]], start: str) -> list[str]:
         f"| strategies whose 95 % interval of {start} − pretrained is | better than zero | worse | around zero |",
         "|---" * 4 + "|",
         *(
-            f"| {COLUMNS.get(name, name).split(',')[0]} | {counts['better']} | {counts['worse']} | {counts['neither']} |"
+            f"| {COLUMNS.get(name, name).split(',')[0]} | {' | '.join(str(counts[place]) for place in PLACES)} |"
             for name, counts in sides(rows, start).items()
         ),
     ]
