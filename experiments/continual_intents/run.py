@@ -121,8 +121,8 @@ def values_of(results: dict[str, Any]) -> dict[str, list[float]]:
     """What is compared, a value of each seed; of few steps only where every experience took them."""
     runs = results["seeds"]
     found = {name: [run["metrics"][name] for run in runs] for name in SHOWN}
-    for steps in FEW:
-        if all(steps in curve for run in runs for curve in run["curves"]):
+    if all(curve.keys() >= {*FEW} for run in runs for curve in run["curves"]):
+        for steps in FEW:
             found[after(steps)] = [mean(curve[steps] for curve in run["curves"]) for run in runs]
     return found
 
@@ -149,12 +149,16 @@ def pairs(rows: list[dict[str, Any]], start: str) -> dict[str, tuple[dict[str, A
 
 
 def over_strategies(rows: list[dict[str, Any]], start: str) -> dict[str, Estimate]:
-    """The mean difference of all strategies that have both, paired by seed: strategies of one seed share its texts."""
+    """The mean difference of all strategies that have both, paired by seed: strategies of one seed share its texts.
+
+    Of few steps, the mean of those that take steps.
+    """
     both = list(pairs(rows, start).values())
-    names = [name for name in both[0][0] if all(name in values for pair in both for values in pair)] if both else []
+    names = dict.fromkeys(name for pair in both for name in versus(*pair))
 
     def of_seeds(side: int, name: str) -> list[float]:
-        return [mean(seed) for seed in zip(*(pair[side][name] for pair in both), strict=True)]
+        found = [pair[side][name] for pair in both if all(name in values for values in pair)]
+        return [mean(seed) for seed in zip(*found, strict=True)]
 
     return versus(*({name: of_seeds(side, name) for name in names} for side in (0, 1)))
 
