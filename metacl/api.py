@@ -222,7 +222,10 @@ def evaluate_on_splits(
     each = [one.results for one in found]
     datasets = ", ".join(dict.fromkeys(name for name, _ in splits))
     named = [split for _, split in splits]
-    confusions = [one for results in each for one in results["confusions"]]
+    evaluation = parts[0][1].evaluation
+    assert evaluation is not None, "checked for every split"
+    best = _best_learned(table(*(one.scores for one in found)))
+    answered = [(one.scores, config.data.open()) for one, (_, config) in zip(found, parts, strict=True)]
     return {
         **each[0],
         "run": ", ".join(dict.fromkeys(results["run"] for results in each)),
@@ -233,7 +236,7 @@ def evaluate_on_splits(
             "interval": "95 %, Student's t over the episodes of all splits; differences are paired by episode",
         },
         **_tables([one.scores for one in found], found[0].scaled_steps, [one.scaled for one in found]),
-        "confusions": sorted(confusions, key=lambda one: -one["times"] / one["of"])[:10],
+        "confusions": worst_confusions(answered, best, evaluation.shape),
         "chosen": [
             {**one, "method": f"{one['method']} (split {split})"}
             for results, split in zip(each, named, strict=True)
@@ -575,7 +578,7 @@ def _answers(config: RunConfig, evaluation: Evaluation, scores: Scores, row: Row
     """What a row got wrong, and two episodes of it."""
     source = config.data.open()
     return {
-        "confusions": worst_confusions(scores, row, source, evaluation.shape),
+        "confusions": worst_confusions([(scores, source)], row, evaluation.shape),
         "examples": example_episodes(scores, row, source, evaluation.shape),
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import yaml
@@ -35,13 +36,19 @@ def method_options(given: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 
 def step_size_factors(text: str) -> list[float]:
-    """``--step-size-factors``. Raises `ConfigError` unless they are numbers above 0."""
+    """``--step-size-factors``. Raises `ConfigError` unless they are numbers above 0 that a table tells apart."""
     try:
         factors = [float(part) for part in text.split(",")]
     except ValueError:
         factors = []
     if not factors or not all(0 < factor < float("inf") for factor in factors):
         raise ConfigError(f"--step-size-factors {text!r}: expected numbers above 0 with commas between: 0.1,1,10.")
+    alike = [f"{one:g}" for one in sorted(set(factors))]
+    twice = next((one for one, other in pairwise(alike) if one == other), None)
+    if twice is not None:
+        raise ConfigError(
+            f"--step-size-factors {text!r}: two of them are written {twice} in the table. Leave one of the two out."
+        )
     return factors
 
 

@@ -25,7 +25,7 @@ def evaluate(
         typer.Argument(metavar="RUN_OR_INIT…", help="Its folder; for a protocol over class splits one for each."),
     ],
     data: DataOption = None,
-    protocol: Annotated[str | None, typer.Option(help="A published protocol by name (metacl list).")] = None,
+    protocol: Annotated[str | None, typer.Option(help="A named, mostly published protocol (metacl list).")] = None,
     class_split: Annotated[str | None, typer.Option(help="Which published class split of a bundled data set.")] = None,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
@@ -58,7 +58,7 @@ def evaluate(
 
     Rows: frozen prototypes, the pretrained model after k inner steps, the initialization after k inner steps, or what
     --methods names; accuracy with 95 % intervals and paired differences. Without --data: the unseen classes of its own
-    data. --protocol measures as published; one over class splits takes a run for each split, or one run on --data that
+    data. --protocol measures as it says; one over class splits takes a run for each split, or one run on --data that
     it was not trained on. Fine-tuning takes the learning rate that does best on episodes of the validation classes;
     full fine-tuning takes seconds an episode.
     A language model: perplexity on held-out domains or texts, from the pretrained and the meta-learned start, with
@@ -252,8 +252,8 @@ def report(
 ) -> None:
     """Put the results of several runs side by side; differences are paired only within a run's own report.
 
-    --threshold 90: how many of the measured inner steps, and where the runs differ in their shots alone how many
-    examples a class, each method needs for that mean accuracy.
+    --threshold 90: how many of the measured inner steps, and where they are one run's with several shots how
+    many examples a class, each method needs for that mean accuracy.
     """
     from metacl.reporting import as_latex, compare, reaching, read_results
 

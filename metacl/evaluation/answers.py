@@ -6,6 +6,7 @@ Episodes are made again from their addresses; only answers are kept.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from metacl.evaluation.few_shot import EpisodeScore, Scores
@@ -14,9 +15,13 @@ from metacl.tasks import Episode, EpisodeShape, EpisodeSource
 
 
 def worst_confusions(
-    scores: Scores, row: Row, source: EpisodeSource, shape: EpisodeShape, count: int = 10
+    splits: Sequence[tuple[Scores, EpisodeSource]], row: Row, shape: EpisodeShape, count: int = 10
 ) -> list[dict[str, Any]]:
     """The pairs of classes that a row confused most, as a share of the times that both could have been said.
+
+    Parameters
+    ----------
+    splits : the answers of each class split, or of the one there is, with what its episodes are drawn from
 
     Returns
     -------
@@ -26,16 +31,17 @@ def worst_confusions(
     """
     times: Counter[tuple[str, str]] = Counter()
     asked: Counter[tuple[str, str]] = Counter()
-    for address, of_episode in scores.items():
-        episode = source.episode(address, shape)
-        score = _of(row, of_episode)
-        if not isinstance(episode, Episode) or score.diverged:
-            continue
-        names = episode.class_names
-        for target, predicted in zip(score.targets, score.predicted, strict=True):
-            asked.update((names[target], other) for other in names if other != names[target])
-            if target != predicted:
-                times[names[target], names[predicted]] += 1
+    for scores, source in splits:
+        for address, of_episode in scores.items():
+            episode = source.episode(address, shape)
+            score = _of(row, of_episode)
+            if not isinstance(episode, Episode) or score.diverged:
+                continue
+            names = episode.class_names
+            for target, predicted in zip(score.targets, score.predicted, strict=True):
+                asked.update((names[target], other) for other in names if other != names[target])
+                if target != predicted:
+                    times[names[target], names[predicted]] += 1
     # Once seen and once wrong is no pattern: a pair counts from its second mistake on.
     pairs = sorted((p for p in times if times[p] > 1), key=lambda p: (-times[p] / asked[p], -times[p], p))
     return [{"true": t, "predicted": p, "times": times[t, p], "of": asked[t, p]} for t, p in pairs[:count]]

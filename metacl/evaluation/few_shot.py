@@ -91,6 +91,7 @@ class CompareMethods(Work[tuple[EpisodeScore, ...]]):
 
 def _answers(method: AdaptationMethod, scene: Scene, targets: tuple[int, ...]) -> Iterator[EpisodeScore]:
     """Scores as the method goes on. What is timed is adapting, without answering."""
+    method.prepare(scene)
     adapting, seconds = method.adapt(scene), 0.0
     while True:
         started = time.perf_counter()

@@ -29,7 +29,7 @@ class FrozenFeatures:
     """
 
     def __init__(self, worker: Worker) -> None:
-        self._learner = worker.learner
+        self._learner = worker.learner.without_prompt()
         self._initial = {name: tensor.to(worker.learner.device) for name, tensor in worker.initial.items()}
         self._known: dict[str, Tensor] = {}
 

@@ -1,4 +1,4 @@
-"""Published protocols of few-shot evaluation, by name: what an accuracy has to be measured by to stand beside others.
+"""Protocols of few-shot evaluation by name: what an accuracy has to be measured by to stand beside published ones.
 
 What a paper does not fix, inner steps and the seed of the episodes above all, stays open.
 """
@@ -32,11 +32,11 @@ class Setting:
 
 @dataclass(frozen=True)
 class Protocol:
-    """A published way to measure.
+    """A way to measure.
 
-    name : for ``--protocol``. source : who says so, and where. episodes : of every setting and class split.
-    class_splits : disjoint splits of the classes that a result is the mean of; () for the one that the data has.
-    data : the task source it is for; None for any with classes.
+    name : for ``--protocol``. source : who says so, and where; or that nobody published it. episodes : of every setting
+    and class split. class_splits : disjoint splits of the classes that a result is the mean of; () for the one that the
+    data has. data : the task source it is for; None for any with classes.
     """
 
     name: str
@@ -101,7 +101,7 @@ def on_class_splits(
         measured.append(own)
     splits = protocol.class_splits
     if len(runs) == 1:
-        if trained[0] is not None and trained[0].dataset == measured[0].dataset:
+        if measured[0].origin in {part.origin for part in runs[0].data.parts}:
             raise ConfigError(
                 f"--protocol {protocol.name}: this run was trained on classes that other splits of "
                 f"{measured[0].dataset} test with. Name {len(splits)} runs, one for each split, or other --data."
@@ -149,7 +149,7 @@ PROTOCOLS = {
         ),
         Protocol(
             "two_and_ten_shots",
-            "500 tasks of 2 and of 10 shots; ways and queries as asked for",
+            "of no publication: 500 tasks of 2 and of 10 shots; ways and queries as asked for",
             _settings((None, 2, None), (None, 10, None)),
             episodes=500,
         ),

@@ -11,7 +11,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -193,6 +193,10 @@ class Learner(ABC):
     @abstractmethod
     def loss(self, params: Params, batch: Batch) -> Tensor:
         """Mean loss over the batch, a scalar."""
+
+    def without_prompt(self) -> Self:
+        """The same model without embeddings of its own before a text, as it was pretrained. Default: itself."""
+        return self
 
     def features(self, params: Params, batch: Batch) -> Tensor:
         """Feature vectors, (B, D). Raises `ConfigError` if this learner has none."""

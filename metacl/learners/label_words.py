@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Self
 
@@ -22,8 +22,8 @@ from metacl.learners.transformer import TransformerConfig, TransformerLearner
 from metacl.tasks.episode import ArrayEpisode, Episode
 
 MARKER = "\nLabel: "
-SCORED_TOGETHER = 64
-"""Texts that are scored in one go; bounds the memory of their logits."""
+TOKENS_TOGETHER = 2048
+"""Of the texts that are scored in one go, padding included; bounds the memory of their logits."""
 
 
 class LabelWords(TransformerLearner):
@@ -52,22 +52,32 @@ class LabelWords(TransformerLearner):
     def labelled(self, texts: Sequence[str], labels: Sequence[int], names: Sequence[str]) -> list[str]:
         """Each of B texts, cut at the front until it fits, with the marker and the name of its class behind it."""
         return [
-            self._fitted(text, f"{self.marker}{in_words(names[label])}")
-            for text, label in zip(texts, labels, strict=True)
+            self._cut(text, [end := self._end(names[label])]) + end for text, label in zip(texts, labels, strict=True)
         ]
 
     @torch.no_grad()
     def class_scores(self, params: Params, texts: Sequence[str], names: Sequence[str]) -> Tensor:
         """Log-probability (B, N) of each of N names after each of B texts, up to a constant for each text.
 
+        A text is cut at the front until it fits with the longest name, so that all names are scored after the same.
         Where the whole text counts in the loss its own log-probability is in it, the same for all names.
         """
-        shown = [text for one in texts for text in self.labelled([one] * len(names), range(len(names)), names)]
-        parts = [
-            -self.outputs(params, self.encode(shown[first : first + SCORED_TOGETHER], None))
-            for first in range(0, len(shown), SCORED_TOGETHER)
-        ]
+        ends = [self._end(name) for name in names]
+        ends_longest_first = sorted(ends, key=self._count, reverse=True)
+        shown = [cut + end for cut in (self._cut(text, ends_longest_first) for text in texts) for end in ends]
+        parts = [-self.outputs(params, self.encode(part, None)) for part in self._in_parts(shown)]
         return torch.cat(parts).view(len(texts), len(names))
+
+    def _in_parts(self, texts: Sequence[str]) -> Iterator[Sequence[str]]:
+        """In order, as many at a time as `TOKENS_TOGETHER` has room for; at least one."""
+        first = longest = 0
+        for place, text in enumerate(texts):
+            length = self.config.max_length if self.config.few_shapes else self._count(text)
+            longest = max(longest, length)
+            if place > first and longest * (place + 1 - first) > TOKENS_TOGETHER:
+                yield texts[first:place]
+                first, longest = place, length
+        yield texts[first:]
 
     def fits(self, text: str, names: Sequence[str]) -> bool:
         """Whether a text leaves room for the longest name."""
@@ -84,16 +94,21 @@ class LabelWords(TransformerLearner):
         longer.config = longer._options = self.config.model_copy(update={"max_length": room, "padding": "groups"})
         return longer
 
-    def _fitted(self, text: str, end: str) -> str:
-        while (over := self._count(text + end) - self.config.max_length) > 0:
-            read = self.tokenizer(text, return_offsets_mapping=True, add_special_tokens=False)["offset_mapping"]
-            if over >= len(read):
-                raise DataError(
-                    f"learner.max_length: {self.config.max_length} tokens leave no room for a text before "
-                    f"{end[:60]!r}. Raise learner.max_length."
-                )
-            text = text[max(read[over][0], 1) :]
-        return text + end
+    def _end(self, name: str) -> str:
+        return f"{self.marker}{in_words(name)}"
+
+    def _cut(self, text: str, ends: Sequence[str]) -> str:
+        """As much of a text's end as leaves room for each of `ends`."""
+        for end in ends:
+            while (over := self._count(text + end) - self.config.max_length) > 0:
+                read = self.tokenizer(text, return_offsets_mapping=True, add_special_tokens=False)["offset_mapping"]
+                if over >= len(read):
+                    raise DataError(
+                        f"learner.max_length: {self.config.max_length} tokens leave no room for a text before "
+                        f"{end[:60]!r}. Raise learner.max_length."
+                    )
+                text = text[max(read[over][0], 1) :]
+        return text
 
     def _count(self, text: str) -> int:
         return len(self.tokenizer(text)["input_ids"])

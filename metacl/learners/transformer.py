@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import PositiveInt, model_validator
@@ -92,6 +93,16 @@ class TransformerConfig(LearnerConfig):
         """Eager attention has it."""
         return self.attention == "eager"
 
+    def check_positions(self, architecture: Any) -> None:
+        """Raise `ConfigError` if a model of this architecture has no place for a text and the prompt before it."""
+        limit = getattr(architecture, "max_position_embeddings", None)
+        prompt = 0 if self.adapter is None else self.adapter.prompt_tokens
+        if limit is not None and self.max_length + prompt > limit:
+            before = f" and {prompt} of the prompt before them" if prompt else ""
+            raise ConfigError(
+                f"learner.max_length: {self.max_length} tokens{before}, but {self.model} has {limit} positions."
+            )
+
     def source(self) -> str:
         """Where the weights are taken from."""
         return f"{self.model} from {find_pretrained(self.model).origin}"
@@ -115,13 +126,7 @@ class TransformerLearner(Learner):
         self.ranks = engine.ranks
         folder = find_pretrained(config.model).folder
         architecture, self.tokenizer = load_config_and_tokenizer(folder)
-        limit = getattr(architecture, "max_position_embeddings", None)
-        prompt = 0 if config.adapter is None else config.adapter.prompt_tokens
-        if limit is not None and config.max_length + prompt > limit:
-            before = f" and {prompt} of the prompt before them" if prompt else ""
-            raise ConfigError(
-                f"learner.max_length: {config.max_length} tokens{before}, but {config.model} has {limit} positions."
-            )
+        config.check_positions(architecture)
         model = engine.load(kind, folder, config.attention, config.base_dtype, device)
         adapter = config.adapter
         self.adapted: Adapted = engine.adapt_all(model) if adapter is None else adapter.attach(model, seed)
@@ -136,6 +141,15 @@ class TransformerLearner(Learner):
         self._prefix = FrozenPrefix(self.module, self.adapted.module_names.values())
         self._forward = threading.RLock()
         """Held while the module runs: the prefix and `functional_call` change it for that long."""
+
+    def without_prompt(self) -> Self:
+        """A view of the same weights. A prompt begins as random words: with it, it is not the pretrained model."""
+        if not self.adapted.prompt_tokens:
+            return self
+        plain = copy.copy(self)
+        plain.adapted = Adapted(self.adapted.model.get_base_model(), {})
+        plain.module = plain.adapted.model
+        return plain
 
     def as_prompt(self, text: str) -> str:
         """What is given to the model for it to go on after `text`. Default: the text."""

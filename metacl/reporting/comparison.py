@@ -75,14 +75,16 @@ def compare(results: Sequence[Mapping[str, Any]]) -> Comparison:
 def reaching(results: Sequence[Mapping[str, Any]], threshold: float) -> Comparison:
     """How soon each method's mean accuracy is at least `threshold`, a fraction of 1.
 
-    A column a run: the fewest inner steps asked that reach it ("reached" for a method that takes none). Where runs
-    differ in nothing but their shots, the last column is the fewest shots, examples a class, with which any number of
-    steps reaches it.
+    A column a run: the fewest inner steps asked that reach it ("reached" for a method that takes none). Where they are
+    one run's, and differ in nothing but their shots (and in their queries where those are as many), the last column is
+    the fewest shots, examples a class, with which any number of steps reaches it.
     """
     methods = list(dict.fromkeys(row["method"] for one in results for row in one["rows"]))
     columns = [_fewest_steps(one["rows"], threshold) for one in results]
     shots = [one["protocol"].get("shots") for one in results]
-    by_shots = len(set(shots)) > 1 and len({_episodes(one, but="shots") for one in results}) == 1
+    as_many_queries = all(one["protocol"].get("queries") == shot for one, shot in zip(results, shots, strict=True))
+    but = ("shots", "queries") if as_many_queries else ("shots",)
+    by_shots = len(set(shots)) > 1 and len({(one["run"], _episodes(one, but)) for one in results}) == 1
     lines = []
     for method in methods:
         enough = [shot for shot, column in zip(shots, columns, strict=True) if method in column]
@@ -95,7 +97,7 @@ def reaching(results: Sequence[Mapping[str, Any]], threshold: float) -> Comparis
         ["method", *headers, *([f"shots to {percentage}"] if by_shots else [])],
         lines,
         [f"{one['run']}: {protocol(one)}" for one in results],
-        len({_episodes(one, but="shots") for one in results}) == 1,
+        by_shots or len({_episodes(one) for one in results}) == 1,
     )
 
 
@@ -118,10 +120,10 @@ def _headings(results: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def _episodes(results: Mapping[str, Any], but: str | None = None) -> str:
+def _episodes(results: Mapping[str, Any], but: Sequence[str] = ()) -> str:
     """What tells one set of episodes from another, `but` left out."""
     asked = ("data", "split", "ways", "shots", "queries", "episodes", "seed")
-    return json.dumps([results["protocol"].get(key) for key in asked if key != but])
+    return json.dumps([results["protocol"].get(key) for key in asked if key not in but])
 
 
 def as_latex(comparison: Comparison) -> str:

@@ -20,6 +20,7 @@ from metacl.tasks.linear_regression import LinearRegression
 from metacl.tasks.mixture import Mixture
 from metacl.tasks.omniglot import Omniglot
 from metacl.tasks.prompt_completion import PromptCompletion
+from metacl.tasks.seen_classes import seen_classes
 from metacl.tasks.sinusoid import Sinusoid
 
 __all__ = [
@@ -42,4 +43,5 @@ __all__ = [
     "Surveyed",
     "TaskAddress",
     "TaskSource",
+    "seen_classes",
 ]

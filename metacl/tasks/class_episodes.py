@@ -85,7 +85,7 @@ class ClassEpisodes:
             raise DataError(
                 f"{self.name}: 1-way episodes would hold the out-of-scope class alone. Raise episodes.ways to 2."
             )
-        if self._joint and split == "train" and shape.ways != len(names):
+        if self._joint and split == "train" and {shape.min_ways or shape.ways, shape.ways} != {len(names)}:
             raise DataError(
                 f"{self.name}: data.joint wants all training classes in every episode. Set episodes.ways={len(names)}."
             )

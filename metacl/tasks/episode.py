@@ -164,6 +164,16 @@ class TaskSource(Component):
         return False
 
     @property
+    def parts(self) -> tuple[TaskSource, ...]:
+        """The sources that its episodes come from. Default: itself."""
+        return (self,)
+
+    @property
+    def origin(self) -> str | None:
+        """What its examples are read from, however they are split; None (default) where they are made."""
+        return None
+
+    @property
     def classes(self) -> bool:
         """Whether targets are classes, so that an answer is right or wrong."""
         return True

@@ -36,6 +36,11 @@ class LabelledArrays(TaskSource):
     split_seed: Seed = 0
     splits: Path | None = None
 
+    @property
+    def origin(self) -> str:
+        """The file."""
+        return str(self.path.resolve())
+
     def open(self) -> LabelledArrayEpisodes:
         """Read the file, nothing pickled in it."""
         inputs, labels = self._read()

@@ -82,6 +82,11 @@ class LabelledText(TaskSource):
         return self
 
     @property
+    def origin(self) -> str:
+        """The bundled data set, or the file or folder."""
+        return self.dataset or str(Path(str(self.path)).resolve())
+
+    @property
     def sizes_vary(self) -> bool:
         """Any N and K."""
         return True

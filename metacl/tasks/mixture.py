@@ -87,6 +87,11 @@ class Mixture(TaskSource):
         return self
 
     @property
+    def parts(self) -> tuple[TaskSource, ...]:
+        """Each of its sources."""
+        return tuple(part.source for part in self.sources)
+
+    @property
     def classes(self) -> bool:
         """As its sources."""
         return self.sources[0].source.classes

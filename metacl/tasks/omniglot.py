@@ -33,6 +33,11 @@ class Omniglot(TaskSource):
     split_seed: NonNegativeInt = 0
     rotations: bool = True
 
+    @property
+    def origin(self) -> str:
+        """The data set."""
+        return "omniglot"
+
     def open(self) -> OmniglotEpisodes:
         """Unpack the drawings."""
         return OmniglotEpisodes(self)

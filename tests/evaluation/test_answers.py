@@ -37,17 +37,19 @@ def test_a_pair_is_counted_where_both_could_be_said(source):
     together = [a for a in scores if {first, second} <= set(source.episode(a, SHAPE).class_names)]
     assert together  # else this test would say nothing
     expected = {"true": first, "predicted": second, "times": 2 * len(together), "of": 2 * len(together)}
-    assert worst_confusions(scores, ROW, source, SHAPE) == [expected]
-    assert worst_confusions(scored(source, {}), ROW, source, SHAPE) == []
+    assert worst_confusions([(scores, source)], ROW, SHAPE) == [expected]
+    assert worst_confusions([(scored(source, {}), source)], ROW, SHAPE) == []
 
 
 def test_one_mistake_is_no_pattern_and_divergence_no_answer(source):
     address, scores = next(iter(scored(source, {}).items()))
     targets = scores[1].targets
     once = EpisodeScore(ROW, targets, (1, *targets[1:]), (0.5,) * 6, 0.0)
-    assert worst_confusions({address: (once,)}, ROW, source, SHAPE) == []
+    assert worst_confusions([({address: (once,)}, source)], ROW, SHAPE) == []
+    (twice,) = worst_confusions(2 * [({address: (once,)}, source)], ROW, SHAPE)  # once in each of two splits
+    assert (twice["times"], twice["of"]) == (2, 4)
     diverged = EpisodeScore(ROW, targets, (), (), 0.0)
-    assert worst_confusions({address: (diverged,)}, ROW, source, SHAPE) == []
+    assert worst_confusions([({address: (diverged,)}, source)], ROW, SHAPE) == []
     assert example_episodes({address: (diverged,)}, ROW, source, SHAPE) == []
 
 

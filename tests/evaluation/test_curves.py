@@ -7,8 +7,10 @@ import torch
 from metacl import api
 from metacl.adaptation import InnerLoop
 from metacl.cli import main
+from metacl.cli.asked import step_size_factors
 from metacl.config import config_from_dict
 from metacl.coordination.worker import Worker
+from metacl.errors import ConfigError
 from metacl.evaluation import EpisodeScore, Row, curves, robustness, scaled_steps
 from metacl.evaluation.methods import MetaLearned, Pretrained, Scene
 from metacl.initialization import read_initialization, write_initialization
@@ -105,6 +107,12 @@ def test_in_an_evaluation_and_its_report(tmp_path, capsys):
         with pytest.raises(SystemExit) as exit_:
             main(["evaluate", str(tmp_path / "init"), "--step-size-factors", wrong])
         assert exit_.value.code == 2 and "expected numbers above 0" in capsys.readouterr().err
+
+
+def test_factors_that_a_table_writes_alike_are_refused():
+    assert step_size_factors("10,0.1,10") == [10, 0.1, 10]
+    with pytest.raises(ConfigError, match="two of them are written 1 in the table"):
+        step_size_factors("0.1,1,1.0000001")
 
 
 def test_diverged_episodes_are_counted():

@@ -16,6 +16,7 @@ from metacl.coordination.worker import Worker
 from metacl.errors import ConfigError
 from metacl.evaluation.methods import InContext, MetaLearned, Retrieval, Row, Scene, ZeroShotPrompt, chosen_methods
 from metacl.evaluation.methods.in_context import in_turn
+from metacl.evaluation.methods.retrieval import _known_words
 from metacl.learners.base import Batch
 from metacl.tasks import EpisodeShape, TaskAddress
 from tests.small_models import save_family
@@ -107,9 +108,9 @@ def test_the_nearest_examples_stand_last_after_the_documents(made, scene, tmp_pa
     names, texts = in_words(scene), list(scene.support.inputs)
     documents = ["a gale is a wind", "soup is hot", "moss is green"]
     (tmp_path / "notes.txt").write_text("\n".join(documents))
-    tf_idf = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5)).fit([*texts, *documents])
 
     def nearest(asked, among, count):
+        tf_idf = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5)).fit(among)
         order = np.argsort(-cosine_similarity(tf_idf.transform([asked]), tf_idf.transform(among))[0], kind="stable")
         return [among[place] for place in order[:count]][::-1]
 
@@ -121,6 +122,17 @@ def test_the_nearest_examples_stand_last_after_the_documents(made, scene, tmp_pa
     expected = likelihoods(made[1], asked, names)
     method = Retrieval(neighbours=2, fetched=1, documents=tmp_path / "notes.txt")
     np.testing.assert_allclose(only(method, scene), expected - expected.max(1, keepdims=True), rtol=1e-4, atol=1e-4)
+
+
+def test_documents_are_weighed_once_and_before_any_time_is_taken(scene, tmp_path):
+    (tmp_path / "notes.txt").write_text("a gale is a wind\nsoup is hot")
+    method = Retrieval(documents=tmp_path / "notes.txt")
+    before = _known_words.cache_info().misses
+    method.prepare(scene)
+    assert _known_words.cache_info().misses == before + 1
+    for _ in range(2):
+        only(method, scene)
+    assert _known_words.cache_info().misses == before + 1
 
 
 def test_what_does_not_fit_is_left_out_from_the_front(made, scene):
@@ -141,6 +153,41 @@ def test_what_does_not_fit_is_left_out_from_the_front(made, scene):
 def test_a_text_too_long_is_cut_at_its_front(scene):
     (cut,) = scene.worker.learner.labelled(["x" * 50 + "abc"], [1], ["a", "b"])
     assert len(cut) == 40 and cut.endswith("xabc\nLabel: b")
+
+
+def test_names_of_any_length_are_scored_after_the_same_text(made, scene):
+    names, text = ["ab", "a longer name"], "so pot bean coin ring " * 4
+    kept = text[-(40 - len("\nLabel: a longer name")) :]  # a token a character
+    expected = likelihoods(made[1], [f"{kept}\nLabel: "], names)
+    learner = scene.worker.learner
+    found = learner.class_scores(learner.initial, [text], names).numpy()
+    np.testing.assert_allclose(found[:, 1] - found[:, 0], expected[:, 1] - expected[:, 0], rtol=1e-4, atol=1e-4)
+
+
+def test_a_learned_prompt_is_no_part_of_the_pretrained_model(made):
+    worker = Worker(config_from_dict({**made[2], "learner": {**made[2]["learner"], "adapter": {"kind": "prompt"}}}))
+    episode = worker.source.episode(TaskAddress("test", 1, 0, 0), SHAPE)
+    scene = Scene(worker, worker.layout.flatten(worker.initial), episode)
+    expected = likelihoods(made[1], [f"{text}\nLabel: " for text in scene.query.inputs], in_words(scene))
+    found = only(ZeroShotPrompt(), scene)
+    np.testing.assert_allclose(found, expected - expected.max(1, keepdims=True), rtol=1e-4, atol=1e-4)
+
+
+def test_what_is_scored_together_is_bounded_in_tokens(scene, monkeypatch):
+    learner, names, texts = scene.worker.learner, ["ab", "a longer name"], [count * "so " for count in (1, 7, 7, 2, 5)]
+    together = learner.class_scores(learner.initial, texts, names)
+    sizes, encode = [], type(learner).encode
+
+    def noted(self, texts, labels):
+        batch = encode(self, texts, labels)
+        sizes.append(len(texts) * max(group.inputs["input_ids"].shape[1] for group in batch.groups))
+        return batch
+
+    monkeypatch.setattr(type(learner), "encode", noted)
+    monkeypatch.setattr("metacl.learners.label_words.TOKENS_TOGETHER", 100)
+    apart = learner.class_scores(learner.initial, texts, names)
+    assert 2 < len(sizes) < 10 and max(sizes) <= 100
+    torch.testing.assert_close(apart, together, rtol=1e-4, atol=1e-4)
 
 
 def test_in_turn():

@@ -9,6 +9,7 @@ from sklearn.linear_model import LogisticRegression as Sklearn
 from sklearn.metrics.pairwise import cosine_similarity
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid, NearestNeighbors
 from sklearn.preprocessing import normalize
+from transformers import AutoModel, AutoTokenizer
 
 from metacl.coordination.worker import Worker
 from metacl.errors import ConfigError
@@ -200,6 +201,16 @@ def test_frozen_features_encoded_ahead_are_those_of_a_text_alone(tmp_path):
     assert not torch.allclose(found[0], found[1])
 
 
+def test_frozen_features_are_those_of_the_model_without_a_prompt(tmp_path):
+    folder, text = save_tiny_bert(tmp_path / "tiny"), "where is my card"
+    worker = Worker(small_config(folder, tmp_path / "out", learner__adapter={"kind": "prompt"}))
+    tokens = AutoTokenizer.from_pretrained(folder)(text, return_tensors="pt")
+    with torch.no_grad():
+        hidden = AutoModel.from_pretrained(folder).eval()(**tokens).last_hidden_state
+    expected = torch.nn.functional.normalize(hidden.mean(1), dim=-1)
+    torch.testing.assert_close(FrozenFeatures(worker).of_texts([text]), expected, rtol=1e-4, atol=1e-5)
+
+
 def test_frozen_methods_cost_no_pass_through_the_frozen_layers(worker, monkeypatch):
     monkeypatch.setattr(Examples, "batch", property(lambda self: pytest.fail("encoded")))
     methods = (FrozenPrototypes(), LogisticRegression(c=1.0), NearestNeighbour(), LabelNames())
@@ -223,6 +234,15 @@ def test_all_methods_but_those_that_do_not_fit(worker):
         chosen_methods(["fine_tuning"], (0,), worker.config)
     with pytest.raises(ConfigError, match="'prototipes'"):
         chosen_methods(["prototipes"], (0,), worker.config)
+
+
+def test_a_prompt_without_a_place_is_left_out(tmp_path):
+    """512 positions, all of them for the text."""
+    config = small_config(save_tiny_bert(tmp_path / "tiny"), tmp_path, learner__max_length=512)
+    tuned = [method.what for method in chosen_methods(["all"], (0,), config) if isinstance(method, FineTuning)]
+    assert tuned == ["full", "last_layers", "lora", "ia3"]
+    with pytest.raises(ConfigError, match=r"--methods fine_tuning: its prompt has no place.*512 positions"):
+        chosen_methods(["fine_tuning"], (0,), config)
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,10 @@ def test_no_split_is_measured_by_a_run_that_was_trained_on_its_classes(runs):
     other = TASK_SOURCES.build({"name": "labelled_text", "dataset": "hwu64"})
     placed = on_class_splits(intents, configs[:1], other)
     assert [(place, data.dataset, data.class_split) for place, data in placed] == [(0, "hwu64", s) for s in FIVE]
+    parts = [{"source": {"name": "labelled_text", "dataset": name}} for name in ("hwu64", "banking77")]
+    mixed = small_config(runs / "tiny", runs / "mixed", data={"name": "mixture", "sources": parts})
     for given, data, message in (
+        ([mixed], other, "this run was trained on classes that other splits of hwu64 test with"),
         (configs[:1], None, "this run was trained on classes that other splits of banking77 test with"),
         (configs[:4], None, "it needs a run for each class split"),
         ([*configs[:4], configs[0]], None, "it needs a run for each class split"),
@@ -117,6 +120,13 @@ def test_over_splits_intervals_are_of_all_episodes_and_the_spread_of_the_splits(
 
 def test_runs_on_their_own_splits(runs, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(PROTOCOLS, "intents", replace(PROTOCOLS["intents"], episodes=2, class_splits=("02", "03")))
+    counted = []
+
+    def worst(splits, row, *_):
+        counted.append(([len(scores) for scores, _ in splits], row))
+        return [{"true": "a", "predicted": "b", "times": 2, "of": len(splits)}]
+
+    monkeypatch.setattr(api, "worst_confusions", worst)
     asked = ("--protocol", "intents", "--shots", "1", "--steps", "0,1", "--report", str(tmp_path / "report"))
     with pytest.raises(SystemExit) as exit_:
         main(["evaluate", str(runs / "03"), str(runs / "02"), *asked])
@@ -130,6 +140,10 @@ def test_runs_on_their_own_splits(runs, tmp_path, monkeypatch, capsys):
         own = [one["rows"][place]["accuracy"]["mean"] for one in found["by_split"]]
         assert row["accuracy"]["mean"] == pytest.approx(np.mean(own))
         assert row["spread"] == pytest.approx(np.std(own, ddof=1))
+    learned = [row for row in found["rows"] if row["method"] == "meta-learned"]
+    best = max(learned, key=lambda row: row["accuracy"]["mean"])
+    assert counted[-1] == ([2, 2], Row("meta-learned", best["steps"]))
+    assert [one["of"] for one in found["confusions"]] == [2]
     page = (tmp_path / "report/5-way_1-shot.html").read_text()
     assert "By class split" in page and "ProtAugment" in page
     with (tmp_path / "report/5-way_1-shot.csv").open() as file:

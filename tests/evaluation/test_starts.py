@@ -13,12 +13,28 @@ from metacl import api
 from metacl.config import Evaluation, config_from_dict
 from metacl.coordination.worker import Worker
 from metacl.errors import ConfigError, DataError
-from metacl.evaluation.methods import Experts, FineTunedStart, MetaLearned, OtherStarts, Row, Scene, chosen_methods
+from metacl.evaluation.few_shot import CompareMethods
+from metacl.evaluation.methods import (
+    Experts,
+    FineTunedStart,
+    FineTuning,
+    LabelNames,
+    MetaLearned,
+    OtherStarts,
+    Retrieval,
+    Row,
+    Scene,
+    chosen_methods,
+)
+from metacl.evaluation.methods.fine_tuning import ADAPTERS, _learner
+from metacl.evaluation.methods.inner_steps import stored_start
 from metacl.initialization import read_initialization, write_initialization
 from metacl.objectives import class_means
-from metacl.tasks import EpisodeShape, TaskAddress
+from metacl.tasks import TASK_SOURCES, EpisodeShape, TaskAddress, seen_classes
 from metacl.tasks.bundled import bundled_class_split, bundled_examples
 from tests.small_runs import save_tiny_bert, small_config, small_tree
+
+ADDRESS = TaskAddress("test", 1, 0, 0)
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +43,8 @@ def starts(tmp_path_factory):
     folder = tmp_path_factory.mktemp("starts")
     config = small_config(save_tiny_bert(folder / "tiny"), folder / "out")
     learner, meta = api.starting_point(config)
-    for seed, name in enumerate("ab"):
-        own = small_config(folder / "tiny", folder / name, name=name, data__class_split=f"0{seed + 1}")
+    for seed, (name, data) in enumerate((("a", "banking77"), ("b", "hwu64"))):
+        own = small_config(folder / "tiny", folder / name, name=name, data__dataset=data)
         torch.manual_seed(seed)
         moved = {key: tensor + 0.3 * torch.rand(tensor.shape) for key, tensor in meta.items()}
         write_initialization(folder / name / "init", own, learner, moved, 0, "card")
@@ -98,6 +114,50 @@ def test_fine_tuning_from_a_start_is_torchs_adam(starts, scene):
     assert list(found) == [1, 3]
 
 
+def test_what_serves_several_episodes_is_made_once_and_before_any_time_is_taken(starts, tmp_path):
+    config, folder = starts
+    worker = Worker(config)
+    tuned = [FineTuning(what=what, steps=(1,), learning_rate=1e-3) for what in ADAPTERS]
+    methods = (
+        *tuned,
+        FineTunedStart(start=folder / "a", steps=(1,), learning_rate=1e-3),
+        Experts(steps=(0,), starts=(folder / "a", folder / "b"), key_episodes=1),
+        OtherStarts(steps=(0,), starts=(folder / "b",)),
+        LabelNames(),
+        Retrieval(documents=tmp_path / "notes.txt"),
+    )
+    (tmp_path / "notes.txt").write_text("a lost card\na late transfer\na fee")
+    shape = EpisodeShape(ways=2, shots=1, queries=1)
+    stored_start.cache_clear()
+    _learner.cache_clear()
+    for place in range(2):
+        episode = worker.source.episode(TaskAddress("test", 1, 0, place), shape)
+        scene = Scene(worker, worker.layout.flatten(worker.initial), episode)
+        scene.frozen.of(scene.support)
+        for method in methods:
+            method.prepare(scene)
+            known = _learner.cache_info().misses, stored_start.cache_info().misses, len(scene.frozen._known)
+            list(method.adapt(scene))
+            assert known == (_learner.cache_info().misses, stored_start.cache_info().misses, len(scene.frozen._known))
+    assert _learner.cache_info().misses == 5  # no adapter, LoRA, IA3, a prompt, the run's own
+
+
+def test_a_method_is_prepared_before_it_adapts(starts):
+    said = []
+
+    class Noting(LabelNames):
+        def prepare(self, scene):
+            said.append("prepared")
+
+        def adapt(self, scene):
+            said.append("adapted")
+            return super().adapt(scene)
+
+    worker = Worker(starts[0])
+    CompareMethods((Noting(),), EpisodeShape(ways=2, shots=1, queries=1))(worker, ADDRESS, np.zeros(0, np.float32))
+    assert said == ["prepared", "adapted"]
+
+
 def test_joint_training_is_cross_entropy_over_all_training_classes(starts, tmp_path):
     """By plain PyTorch: the same texts, labels by the sorted names of the classes, AdamW; then it is a start."""
     config, folder = starts
@@ -105,7 +165,6 @@ def test_joint_training_is_cross_entropy_over_all_training_classes(starts, tmp_p
         folder / "tiny",
         tmp_path / "joint",
         data__joint=True,
-        data__class_split="02",
         episodes={"ways": 25, "shots": 1, "queries": 2},
         objective="maml",
         inner={"steps": 0, "step_size": {"learn": "none"}},
@@ -114,7 +173,7 @@ def test_joint_training_is_cross_entropy_over_all_training_classes(starts, tmp_p
     )
     joint = config_from_dict(tree)
     trained = read_initialization(api.train(joint).initialization).meta
-    classes = sorted(bundled_class_split("banking77", "02")["train"])
+    classes = sorted(bundled_class_split("banking77", "01")["train"])
     label_of = {one.text: classes.index(one.label) for one in bundled_examples("banking77") if one.label in classes}
     learner, source = joint.learner.build(joint.seed), joint.data.open()
     leaves = {name: tensor.clone() for name, tensor in learner.initial.items()}
@@ -138,8 +197,9 @@ def test_joint_training_is_cross_entropy_over_all_training_classes(starts, tmp_p
     for name in ("other_starts", "experts"):
         with pytest.raises(ConfigError, match="learned a head for 25 classes, and these episodes have 5"):
             chosen_methods([name], (0,), asked, {name: {"starts": [tmp_path / "joint"]}})
-    with pytest.raises(DataError, match=r"Set episodes\.ways=25"):
-        joint.data.open().check("train", EpisodeShape(ways=5, shots=1, queries=2))
+    for shape in ({"ways": 5}, {"ways": {"min": 5, "max": 25}}):
+        with pytest.raises(DataError, match=r"Set episodes\.ways=25"):
+            joint.data.open().check("train", EpisodeShape.model_validate({**shape, "shots": 1, "queries": 2}))
     joint.data.open().check("test", EpisodeShape(ways=5, shots=1, queries=2))
     with pytest.raises(ConfigError, match=r"data\.joint"):
         config_from_dict({**tree, "data": {"name": "labelled_text", "path": "x", "joint": True, "out_of_scope": "y"}})
@@ -153,12 +213,17 @@ def test_options_of_methods(starts, tmp_path):
 
     (fine, _) = chosen(["fine_tuning"], fine_tuning={"what": "ia3", "steps": [10, 100]})
     assert [row.steps for row in fine.rows()] == [10, 100]
-    (other, _) = chosen(["other_starts"], other_starts={"starts": [str(folder / "a")]})
+    for written in (str(folder / "a"), [str(folder / "a")]):
+        (other, _) = chosen(["other_starts"], other_starts={"starts": written})
+        assert other.starts == (folder / "a",)
     assert [row.steps for row in other.rows()] == [0, 2]
     names = {method.registered_name for method in chosen(["all"], experts={"starts": [folder / "a", folder / "b"]})}
     assert "experts" in names and "other_starts" not in names
     for names, options, message in (
-        (["experts"], {}, r"--methods experts: it needs starts\. Give --method-option experts\.starts="),
+        (["experts"], {}, r"Give --method-option experts\.starts=runs/a or \[runs/a, runs/b\]\."),
+        (["fine_tuned_start"], {}, r"it needs start\. Give --method-option fine_tuned_start\.start=runs/a\."),
+        (["experts"], {"experts": {"starts": 3}}, r"--method-option experts\.starts: "),
+        (["prototipes"], {}, "--methods: there is no method 'prototipes'"),
         (["retrieval"], {"experts": {"starts": ["a"]}}, "--method-option experts: it is not among --methods"),
         (["retrieval"], {"retrival": {}}, "Did you mean 'retrieval'"),
         (["retrieval"], {"retrieval": {"neighbors": 3}}, "Did you mean 'neighbours'"),
@@ -170,6 +235,25 @@ def test_options_of_methods(starts, tmp_path):
     tree = small_tree(folder / "tiny", folder / "out", learner__adapter={"rank": 4})
     with pytest.raises(ConfigError, match="is of another learner"):
         chosen_methods(["experts"], (0,), config_from_dict(tree), {"experts": {"starts": [folder / "a"]}})
+
+
+def test_no_start_was_trained_on_what_is_asked(starts, tmp_path):
+    """Split 02 trains with classes that split 01 tests with; a mixture of it does, too."""
+    config, folder = starts
+    asked = bundled_class_split("banking77", "01")
+    leaked = {*bundled_class_split("banking77", "02")["train"]} & {*asked["valid"], *asked["test"]}
+    learner, meta = api.starting_point(config)
+    second = {"name": "labelled_text", "dataset": "banking77", "class_split": "02"}
+    other = {"name": "labelled_text", "dataset": "oos"}
+    mixed = {"name": "mixture", "sources": [{"source": other}, {"source": second}]}
+    for name, data in (("second", second), ("mixed", mixed)):
+        own = small_config(folder / "tiny", tmp_path / name, data=data)
+        write_initialization(tmp_path / name / "init", own, learner, meta, 0, "card")
+        for method, option in (("other_starts", "starts"), ("experts", "starts"), ("fine_tuned_start", "start")):
+            path = tmp_path / name if option == "start" else [tmp_path / name]
+            with pytest.raises(ConfigError, match=f"was trained on classes .*: {', '.join(sorted(leaked)[:3])}"):
+                chosen_methods([method], (0,), config, {method: {option: path}})
+    assert seen_classes(config.data, TASK_SOURCES.build(other)) == []
 
 
 def test_documents_are_read_before_anything_is_measured(starts, tmp_path):

@@ -51,8 +51,13 @@ def test_the_fewest_steps_and_shots_to_a_threshold(results, tmp_path, capsys):
     ]
     assert reaching([results], 0.81).lines[0] == ["frozen prototypes", "reached"]
     assert found.same
-    more["protocol"]["seed"] = 8
-    assert reaching([results, more], 0.87).headers[-1] != "shots to 87 %"
+    as_many = [copy.deepcopy(one) for one in (results, more)]
+    for one in as_many:
+        one["protocol"]["queries"] = one["protocol"]["shots"]
+    assert reaching(as_many, 0.87).lines == found.lines
+    for other in ({"run": "stronger"}, {"protocol": {**more["protocol"], "seed": 8}}):
+        apart = reaching([results, {**more, **other}], 0.87)
+        assert apart.headers[-1] != "shots to 87 %" and not apart.same
     (tmp_path / "found.json").write_text(json.dumps([results]))
     with pytest.raises(SystemExit) as exit_:
         main(["report", str(tmp_path / "found.json"), "--threshold", "87"])

@@ -143,6 +143,9 @@ class AdaptationMethod(Component):
     def rows(self) -> list[Row]:
         """The rows it fills, in order."""
 
+    def prepare(self, scene: Scene) -> None:
+        """Make what serves other episodes, too, so that it is no part of this one's time. Default: there is nothing."""
+
     @abstractmethod
     def adapt(self, scene: Scene) -> Iterator[tuple[Row, Predictor]]:
         """A predictor a row, as adapting goes on. One is valid until the next is asked for.

@@ -60,6 +60,11 @@ class Experts(InnerSteps):
         """One a number of steps."""
         return [Row(f"mixture of {len(self.starts)} adapters", step) for step in sorted(set(self.steps))]
 
+    def prepare(self, scene: Scene) -> None:
+        """Read the starts and embed their training data."""
+        for start in self.starts:
+            self._key(scene, start)
+
     def adapt(self, scene: Scene) -> Iterator[tuple[Row, Predictor]]:
         """All experts go the same number of steps; scores are log-probabilities."""
         keys = torch.stack([self._key(scene, start) for start in self.starts])

@@ -16,10 +16,13 @@ from torch import Tensor
 
 from metacl.adaptation import InnerLoop
 from metacl.config import RunConfig
+from metacl.errors import ConfigError
 from metacl.evaluation.methods.base import METHODS, AdaptationMethod, Examples, Predictor, Row, Scene
 from metacl.evaluation.methods.inner_steps import check_starts, stored_start
 from metacl.learners import LEARNERS
-from metacl.learners.base import CPU, HEAD, Learner, Params, Task
+from metacl.learners.base import CPU, HEAD, Learner, LearnerConfig, Params, Task
+from metacl.learners.loading import load_config_and_tokenizer
+from metacl.learners.pretrained import find_pretrained
 from metacl.learners.transformer import TransformerConfig
 from metacl.metagradients import plain_gradient, trajectory
 from metacl.objectives import ProtoMAML
@@ -103,6 +106,10 @@ class Tuned(AdaptationMethod):
         """One a number of steps."""
         return [Row(self.label, step) for step in sorted(set(self.steps))]
 
+    def prepare(self, scene: Scene) -> None:
+        """Load the model."""
+        self.learner_and_start(scene)
+
     def adapt(self, scene: Scene) -> Iterator[tuple[Row, Predictor]]:
         """A predictor after every number of steps asked for; its scores are logits."""
         assert self.learning_rate is not None, "one of the candidates adapts"
@@ -146,15 +153,30 @@ class FineTuning(Tuned):
         """A prompt's are higher."""
         return PROMPT_RATES if self.what == "prompt" else RATES
 
+    def obstacle(self, config: RunConfig) -> str | None:
+        """A prompt must fit in before the longest text."""
+        found = super().obstacle(config)
+        if found is not None or self.what != "prompt":
+            return found
+        learner = LEARNERS.build(_tunable_config(config.learner, self._changes(config.learner)))
+        assert isinstance(learner, TransformerConfig), "checked before"
+        try:
+            learner.check_positions(load_config_and_tokenizer(find_pretrained(learner.model).folder)[0])
+        except ConfigError as error:
+            return f"its prompt has no place. {error} Name what is tuned: --method-option fine_tuning.what=lora."
+        return None
+
     def learner_and_start(self, scene: Scene) -> tuple[Learner, Params]:
         """The pretrained model with an adapter of its own kind."""
-        config = scene.worker.config.learner
-        assert isinstance(config, TransformerConfig), "checked before"
-        adapter = ADAPTERS[self.what]
-        if adapter is not None and config.adapter is not None:
-            adapter = {**adapter, "targets": config.adapter.targets}
-        learner = _tunable(scene, {"adapter": adapter})
+        learner = _tunable(scene, self._changes(scene.worker.config.learner))
         return learner, learner.initial
+
+    def _changes(self, learner: LearnerConfig) -> dict[str, Any]:
+        assert isinstance(learner, TransformerConfig), "checked before"
+        adapter = ADAPTERS[self.what]
+        if adapter is not None and learner.adapter is not None:
+            adapter = {**adapter, "targets": learner.adapter.targets}
+        return {"adapter": adapter}
 
     def depth(self, learner: Learner) -> int | None:
         """That of the last layers."""
@@ -172,7 +194,7 @@ class FineTunedStart(Tuned):
     everything but the head is taken. The rest as of fine_tuning.
     """
 
-    start: Path
+    start: Annotated[Path, Field(examples=["runs/a"])]
 
     @property
     def label(self) -> str:
@@ -192,9 +214,12 @@ class FineTunedStart(Tuned):
 
 def _tunable(scene: Scene, changes: dict[str, Any]) -> Learner:
     """The run's learner with these changes, in float32 and in batches of any shape."""
-    changed = {**scene.worker.config.learner.to_dict(), **changes, "padding": "groups", "base_dtype": "float32"}
-    described = json.dumps(changed, sort_keys=True, default=str)
+    described = json.dumps(_tunable_config(scene.worker.config.learner, changes), sort_keys=True, default=str)
     return _learner(described, scene.worker.config.seed, scene.worker.learner.device)
+
+
+def _tunable_config(learner: LearnerConfig, changes: dict[str, Any]) -> dict[str, Any]:
+    return {**learner.to_dict(), **changes, "padding": "groups", "base_dtype": "float32"}
 
 
 def _outputs(learner: Learner, bound: Params, examples: Examples) -> Tensor:
@@ -206,7 +231,7 @@ def _layer(name: str) -> int | None:
     return int(found.group(1)) if found else None
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=len(ADAPTERS) + 1)
 def _learner(config: str, seed: int, device: torch.device = CPU) -> Learner:
-    """Loaded once a process."""
+    """Loaded once a process: what each way of fine-tuning tunes, and the run's own, are all asked in every episode."""
     return LEARNERS.build(json.loads(config)).build(seed, device)

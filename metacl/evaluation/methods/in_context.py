@@ -65,7 +65,8 @@ def asked(scene: Scene) -> tuple[LabelWords, Params]:
     """The pretrained language model, for prompts as long as it takes, and its parameters."""
     learner = scene.worker.learner
     assert isinstance(learner, LabelWords), "a method that needs a language model is offered to no other"
-    return learner.with_long_texts(), {name: t.to(learner.device) for name, t in scene.worker.initial.items()}
+    learner = learner.without_prompt().with_long_texts()
+    return learner, {name: t.to(learner.device) for name, t in scene.worker.initial.items()}
 
 
 def shown_examples(learner: LabelWords, scene: Scene) -> list[str]:

@@ -6,9 +6,9 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, NonNegativeInt
+from pydantic import BeforeValidator, Field, NonNegativeInt
 
 from metacl.config import RunConfig
 from metacl.errors import ConfigError
@@ -24,9 +24,19 @@ from metacl.evaluation.methods.base import (
 from metacl.evaluation.walk import bound_after
 from metacl.initialization.folder import StoredInitialization, read_initialization
 from metacl.learners.base import LearnerConfig, Params
+from metacl.tasks import seen_classes
 
 Steps = Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)]
-Starts = Annotated[tuple[Path, ...], Field(min_length=1)]
+
+
+def _several(value: Any) -> Any:
+    """One folder is a list of one."""
+    return (value,) if isinstance(value, str | Path) else value
+
+
+Starts = Annotated[
+    tuple[Path, ...], BeforeValidator(_several), Field(min_length=1, examples=["runs/a", "[runs/a, runs/b]"])
+]
 
 
 class InnerSteps(AdaptationMethod):
@@ -91,7 +101,7 @@ class Pretrained(OneStart):
 
 @METHODS.register("other_starts")
 class OtherStarts(InnerSteps):
-    """What other runs learned, each with its own inner loop: joint training, another algorithm, other data.
+    """What other runs learned, each with its own inner loop: another algorithm, other data.
 
     starts : folders of runs or initializations on the same pretrained model with the same adapter.
     """
@@ -107,6 +117,11 @@ class OtherStarts(InnerSteps):
     def rows(self) -> list[Row]:
         """One a start and number of steps."""
         return [Row(f"from {start}", step) for start in self.starts for step in sorted(set(self.steps))]
+
+    def prepare(self, scene: Scene) -> None:
+        """Read the starts."""
+        for start in self.starts:
+            stored_start(start)
 
     def adapt(self, scene: Scene) -> Iterator[tuple[Row, Predictor]]:
         """One start after another."""
@@ -134,12 +149,23 @@ def on_device(stored: StoredInitialization, scene: Scene) -> Params:
 
 
 def check_starts(method: AdaptationMethod, starts: Starts, config: RunConfig) -> None:
-    """Raise `ConfigError` unless each start is of the same model and adapter; `DataError` if one cannot be read."""
+    """Raise `ConfigError` unless each start is of the same model and adapter and trained on none of what is asked.
+
+    `DataError` if one cannot be read.
+    """
     for start in starts:
-        if _what_it_is_of(stored_start(start).config.learner) != _what_it_is_of(config.learner):
+        own = stored_start(start).config
+        if _what_it_is_of(own.learner) != _what_it_is_of(config.learner):
             raise ConfigError(
                 f"--methods {method.registered_name}: {start} is of another learner (model, adapter or head) than this "
                 f"run. Name runs with the same learner section."
+            )
+        seen = seen_classes(own.data, config.data)
+        if seen:
+            more = f" and {len(seen) - 3} more" if len(seen) > 3 else ""
+            raise ConfigError(
+                f"--methods {method.registered_name}: {start} was trained on classes that this evaluation tests or "
+                f"tunes with: {', '.join(seen[:3])}{more}. Name a run of the same class split, or of other data."
             )
 
 

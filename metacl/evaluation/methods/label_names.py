@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import ClassVar
 
+from torch import Tensor
 from torch.nn.functional import normalize
 
 from metacl.evaluation.methods.base import METHODS, AdaptationMethod, Predictor, Row, Scene
@@ -26,8 +27,16 @@ class LabelNames(AdaptationMethod):
         """One."""
         return [Row("label names, zero-shot", None)]
 
+    def prepare(self, scene: Scene) -> None:
+        """Encode the names."""
+        _features_of_names(scene)
+
     def adapt(self, scene: Scene) -> Iterator[tuple[Row, Predictor]]:
-        """Only the names are encoded."""
-        names = normalize(scene.frozen.of_texts([in_words(name) for name in scene.class_names]), dim=-1)
+        """Nothing but the names is read."""
+        names = normalize(_features_of_names(scene), dim=-1)
         (row,) = self.rows()
         yield row, lambda examples: normalize(scene.frozen.of(examples), dim=-1) @ names.T / self.temperature
+
+
+def _features_of_names(scene: Scene) -> Tensor:
+    return scene.frozen.of_texts([in_words(name) for name in scene.class_names])

@@ -1,5 +1,6 @@
-"""Retrieval: what is nearest to a text, found by a faiss index, decides its class or stands in the prompt.
+"""Retrieval: what is nearest to a text decides its class or stands in the prompt.
 
+Feature vectors are searched by a faiss index; where a learner gives none, texts by the parts of their words.
 A classifier votes among the nearest support examples (Khandelwal et al. 2020, "Generalization through Memorization",
 eq. 2, without the language model's share). A causal language model gets them as its examples, the nearest last (Liu et
 al. 2022, "What Makes Good In-Context Examples for GPT-3?", sec. 3). A user's documents, which have no labels, are
@@ -9,32 +10,32 @@ fetched in the same way: their features move those of a text (Rocchio 1971), or 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt
 from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.metrics.pairwise import linear_kernel
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from metacl.config import RunConfig
+from metacl.coordination.worker import Worker
 from metacl.errors import DataError
 from metacl.evaluation.methods.base import METHODS, AdaptationMethod, Examples, Predictor, Row, Scene
 from metacl.evaluation.methods.in_context import asked, prompt, shown_examples
 from metacl.learners import CausalLanguageModelConfig
 from metacl.tasks.readers import read_lines
 
-Vectors = Callable[[Sequence[str]], np.ndarray]
-"""Unit vectors (B, D) of B texts, float32."""
-
 
 @METHODS.register("retrieval")
 class Retrieval(AdaptationMethod):
-    """The nearest support examples, found in a faiss index, vote by exp(cosine / temperature), or fill the prompt.
+    """The nearest support examples, found in an index, vote by exp(cosine / temperature), or fill the prompt.
 
     neighbours : how many examples, at most. temperature : of their votes.
     documents : a UTF-8 file of your own, one text a line; null for none. document_share : how far the mean of the
@@ -49,8 +50,8 @@ class Retrieval(AdaptationMethod):
     reads_features: ClassVar[bool] = True
 
     def obstacle(self, config: RunConfig) -> str | None:
-        """faiss must be there. Raises `DataError` if the documents cannot be read."""
-        if importlib.util.find_spec("faiss") is None:
+        """faiss must be there for feature vectors. Raises `DataError` if the documents cannot be read."""
+        if config.learner.has_features and importlib.util.find_spec("faiss") is None:
             return "it needs faiss, which is not installed. Install it: pip install faiss-cpu"
         if not (config.learner.has_features or isinstance(config.learner, CausalLanguageModelConfig)):
             return f"it reads feature vectors, and learner {config.learner.registered_name!r} gives none."
@@ -65,18 +66,27 @@ class Retrieval(AdaptationMethod):
         what = "support" if self.documents is None else "support and documents"
         return [Row(f"retrieval, {what}", None)]
 
+    def prepare(self, scene: Scene) -> None:
+        """Index the documents."""
+        if self.documents is None:
+            return
+        if scene.worker.config.learner.has_features:
+            _known_features(scene, self.documents)
+        else:
+            _known_words(self.documents)
+
     def adapt(self, scene: Scene) -> Iterator[tuple[Row, Predictor]]:
         """An index of the support."""
         (row,) = self.rows()
-        yield row, self._prompting(scene) if not scene.worker.config.learner.has_features else self._voting(scene)
+        yield row, self._voting(scene) if scene.worker.config.learner.has_features else self._prompting(scene)
 
     def _voting(self, scene: Scene) -> Predictor:
-        documents = self._documents_by(lambda texts: _array(normalize(scene.frozen.of_texts(texts), dim=-1)))
-        support = self._moved(_array(normalize(scene.frozen.of(scene.support), dim=-1)), documents)
+        documents = None if self.documents is None else _known_features(scene, self.documents)
+        support = self._moved(_unit(scene.frozen.of(scene.support)), documents)
         index, labels = _index(support), np.asarray(scene.targets.cpu())
 
         def scores(examples: Examples) -> Tensor:
-            asked_for = self._moved(_array(normalize(scene.frozen.of(examples), dim=-1)), documents)
+            asked_for = self._moved(_unit(scene.frozen.of(examples)), documents)
             cosines, places = index.search(asked_for, min(self.neighbours, len(labels)))
             votes = np.zeros((len(asked_for), scene.ways))
             rows = np.arange(len(asked_for))[:, None]
@@ -86,40 +96,47 @@ class Retrieval(AdaptationMethod):
 
         return scores
 
-    def _moved(self, features: np.ndarray, documents: tuple[list[str], np.ndarray] | None) -> np.ndarray:
+    def _moved(self, features: np.ndarray, documents: tuple[np.ndarray, Any] | None) -> np.ndarray:
         """Towards the mean of the nearest documents."""
         if documents is None:
             return features
-        known = documents[1]
-        _, places = _index(known).search(features, min(self.fetched, len(known)))
+        known, index = documents
+        _, places = index.search(features, min(self.fetched, len(known)))
         moved = (1 - self.document_share) * features + self.document_share * known[places].mean(1)
         return moved / np.linalg.norm(moved, axis=1, keepdims=True).clip(1e-12)
 
     def _prompting(self, scene: Scene) -> Predictor:
         learner, params = asked(scene)
-        texts = list(scene.support.inputs)
-        vectors = _tf_idf([*texts, *(_documents(self.documents) if self.documents else ())])
-        documents = self._documents_by(vectors)
-        documents_index = None if documents is None else _index(documents[1])
-        examples_index, shown = _index(vectors(texts)), shown_examples(learner, scene)
+        examples, shown = _Words(scene.support.inputs), shown_examples(learner, scene)
+        documents = None if self.documents is None else _known_words(self.documents)
 
         def written(text: str) -> str:
-            (nearest,) = examples_index.search(vectors([text]), min(self.neighbours, len(texts)))[1]
-            before = [shown[place] for place in reversed(nearest)]
-            if documents is not None and documents_index is not None:
-                (fetched,) = documents_index.search(vectors([text]), min(self.fetched, len(documents[0])))[1]
-                before = [*(documents[0][place] for place in reversed(fetched)), *before]
+            before = [shown[place] for place in reversed(examples.nearest(text, self.neighbours))]
+            if documents is not None:
+                fetched = documents.nearest(text, self.fetched)
+                before = [*(documents.texts[place] for place in reversed(fetched)), *before]
             return prompt(learner, before, text, scene.class_names)
 
         return lambda examples: learner.class_scores(
             params, [written(text) for text in examples.inputs], scene.class_names
         )
 
-    def _documents_by(self, vectors: Vectors) -> tuple[list[str], np.ndarray] | None:
-        if self.documents is None:
-            return None
-        texts = _documents(self.documents)
-        return texts, vectors(texts)
+
+class _Words:
+    """Texts that are found by their words' parts of three to five letters, weighed as these texts have them.
+
+    TF-IDF (Salton & Buckley 1988, "Term-Weighting Approaches in Automatic Text Retrieval").
+    """
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self.texts = texts
+        self._vectorizer = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), dtype=np.float32)
+        self._known = self._vectorizer.fit_transform(texts)  # sparse: there are far more parts than a text has
+
+    def nearest(self, text: str, count: int) -> list[int]:
+        """The positions of the `count` texts of the greatest cosine, the nearest first; of equals the first."""
+        (cosines,) = linear_kernel(self._vectorizer.transform([text]), self._known)
+        return np.argsort(-cosines, kind="stable")[:count].tolist()
 
 
 @lru_cache(maxsize=4)
@@ -133,14 +150,27 @@ def _documents(path: Path) -> list[str]:
     return texts
 
 
-def _tf_idf(texts: Sequence[str]) -> Vectors:
-    """By words and their parts of three to five letters, as these texts have them (Salton & Buckley 1988)."""
-    vectorizer = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5)).fit(texts)
-    return lambda asked_for: vectorizer.transform(asked_for).toarray().astype(np.float32)
+@lru_cache(maxsize=4)
+def _known_words(path: Path) -> _Words:
+    """Of the documents, once a process."""
+    return _Words(_documents(path))
 
 
-def _array(features: Tensor) -> np.ndarray:
-    return features.float().cpu().numpy()
+def _known_features(scene: Scene, path: Path) -> tuple[np.ndarray, Any]:
+    """The documents' features and their index, once a worker."""
+    known = _FEATURES.setdefault(scene.worker, {})
+    if path not in known:
+        features = _unit(scene.frozen.of_texts(_documents(path)))
+        known[path] = features, _index(features)
+    return known[path]
+
+
+_FEATURES: WeakKeyDictionary[Worker, dict[Path, tuple[np.ndarray, Any]]] = WeakKeyDictionary()
+
+
+def _unit(features: Tensor) -> np.ndarray:
+    """Of length 1, (B, D), float32."""
+    return normalize(features, dim=-1).float().cpu().numpy()
 
 
 def _index(vectors: np.ndarray) -> Any:
