@@ -47,7 +47,7 @@ ROWS = [
     *((strategy, "pretrained, LoRA") for strategy in ("fine-tuning", "replay", "ewc", "o-lora")),
 ]
 FORGETTING = "forgetting_chaudhry"
-FEW = ("0", "1", "3", "5", "10")
+FEW = ("0", "1", "3", "5")
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ def main() -> None:
     found = json.loads((HERE / "results.json").read_text())
     lines = [
         "| strategy | start | perplexity at the end | forgetting, nats a token | perplexity when learned | "
-        + "".join(f"after {steps} | " for steps in FEW[:4])
+        + "".join(f"after {steps} | " for steps in FEW)
         + "trained numbers |",
         "|---" * 10 + "|",
         *(line(row) for row in found["rows"]),
@@ -38,7 +38,7 @@ def main() -> None:
 def line(row: dict[str, Any]) -> str:
     """A row: means over seeds with 95 % intervals; a perplexity is the exponential of a mean of nats."""
     end, learned = ([-nats for nats in of_seeds(row, f"{name}_accuracy")] for name in ("average", "learning"))
-    steps = [f"{np.exp(np.mean(few_steps(row, steps))):.1f}" for steps in FEW[:4]]
+    steps = [f"{np.exp(np.mean(few_steps(row, steps))):.1f}" for steps in FEW]
     forgotten = mean_interval(of_seeds(row, "forgetting_chaudhry"))
     cells = [
         row["strategy"],

@@ -1,17 +1,24 @@
-"""Writes the table of results.json into README.md, between its two marks."""
+"""Writes the tables of results.json into README.md, between their marks."""
 
 from __future__ import annotations
 
 import json
+from typing import Any
 
+from compare import FROM_OTHER, LEARNED
 from frozen import HERE, KNOWN, RESULTS, verdicts
 
-BEGIN, END = "<!-- results: made by table.py -->\n", "<!-- end of results -->\n"
+PUBLISHED = {
+    # data/INDEX.md: read in the papers, but ProtAugment's, which are quoted from memory. 5w1s, 5w5s.
+    "ProtAugment (BERT-base, tuned to each data set first)": {"banking77": (89.56, 94.71), "hwu64": (84.34, 92.55)},
+    "MAML (backbone not noted)": {"huffpost": (35.27, 44.22)},
+    "prototypical networks (backbone not noted)": {"huffpost": (28.62, 45.56)},
+    "LEA (BERT-base)": {"huffpost": (48.43, 71.6)},
+}
 
 
-def main() -> None:
-    """A line a cell: each method's accuracy, interval and spread over splits, and what others measured."""
-    cells = json.loads(RESULTS.read_text())["frozen"]
+def frozen(cells: dict[str, Any]) -> list[str]:
+    """A line a cell: each method's accuracy and interval, and what others measured."""
     methods = list(dict.fromkeys(method for cell in cells.values() for method in cell["rows"]))
     lines = [f"| | {' | '.join(methods)} | seconds | not as others measured |", "|---" * (len(methods) + 3) + "|"]
     for key, cell in cells.items():
@@ -26,9 +33,82 @@ def main() -> None:
             line.split(",")[1].split(":")[0].strip() for line, ok in verdicts(dataset, shape, cell["rows"]) if not ok
         ]
         lines.append(f"| {key} | {' | '.join(found)} | {cell['seconds_after_encoding']:.0f} | {', '.join(short)} |")
+    return lines
+
+
+def compared(cells: dict[str, Any], best: str) -> list[str]:
+    """A line a row: its accuracy, and how much the row `best` is better on the same episodes."""
+    rows = list(dict.fromkeys(row for cell in cells.values() for row in cell))
+    lines = [f"| | {' | '.join(cells)} |", "|---" * (len(cells) + 1) + "|"]
+    for row in rows:
+        found = [_entry(cell[row]) if row in cell else "–" for cell in cells.values()]
+        lines.append(f"| {f'**{row}**' if row == best else row} | {' | '.join(found)} |")
+    for name, of in PUBLISHED.items():
+        found = []
+        for cell in cells:
+            dataset, shape = cell.split()
+            known = dict(zip(("5w1s", "5w5s"), of.get(dataset, ()), strict=False)).get(shape)
+            found.append("–" if known is None else f"{known}")
+        if set(found) != {"–"}:
+            lines.append(f"| *published:* {name} | {' | '.join(found)} |")
+    return lines
+
+
+def _entry(row: dict[str, Any]) -> str:
+    better = row.get("better_by")
+    few = f" (n={row['episodes']})"
+    if better is None:
+        return f"**{row['mean']:.1f} ± {row['half']:.1f}**{few}"
+    sure = "**" if abs(better["mean"]) > better["half"] else ""
+    return f"{row['mean']:.1f}, {sure}{better['mean']:+.1f} ± {better['half']:.1f}{sure}{few}"
+
+
+def inner_steps(found: dict[str, Any]) -> list[str]:
+    """A line a start and cell."""
+    lines = ["| start, cell | 3 steps minus 0 steps | p | episodes |", "|---|---|---|---|"]
+    for key, of in found.items():
+        sure = "**" if abs(of["mean"]) > of["half"] else ""
+        sign = f"{sure}{of['mean']:+.2f} ± {of['half']:.2f}{sure}"
+        lines.append(f"| {key} | {sign} | {of['p_value']:.1g} | {of['episodes']} |")
+    return lines
+
+
+def training(found: dict[str, Any]) -> list[str]:
+    """A line a data set: the median over its splits."""
+    lines = [
+        "| | tasks | GFLOP a task | seconds | joint: batches of 64 | GFLOP a batch | seconds |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for key, of in found.items():
+        joint = ("–", "–", "–", "–")
+        if "joint_batches" in of:
+            joint = (
+                f"{of['flops_of_a_task'] / 1e9:.0f}",
+                f"{of['joint_batches']:.0f}",
+                f"{of['flops_of_a_batch'] / 1e9:.0f}",
+                f"{of['joint_seconds']:.0f}",
+            )
+        lines.append(f"| {key} | {of['tasks']:.0f} | {joint[0]} | {of['seconds']:.0f} | {' | '.join(joint[1:])} |")
+    return lines
+
+
+def main() -> None:
+    """Write them."""
+    results = json.loads(RESULTS.read_text("utf-8"))
     readme = HERE / "README.md"
-    before, rest = readme.read_text("utf-8").split(BEGIN)
-    readme.write_text(before + BEGIN + "\n".join(lines) + "\n" + END + rest.split(END)[1], "utf-8")
+    text = readme.read_text("utf-8")
+    for name, lines in (
+        ("frozen", frozen(results["frozen"])),
+        ("compared", compared(results["compared"], LEARNED)),
+        ("from_other_data", compared(results["from_other_data"], FROM_OTHER)),
+        ("inner_steps", inner_steps(results["inner_steps"])),
+        ("training", training(results["training"])),
+        ("missing", [f"- {line}" for line in results["missing"]] or ["Nothing."]),
+    ):
+        begin, end = f"<!-- {name}: made by table.py -->\n", f"<!-- end of {name} -->\n"
+        before, rest = text.split(begin)
+        text = before + begin + "\n".join(lines) + "\n" + end + rest.split(end)[1]
+    readme.write_text(text, "utf-8")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ def check_fits_together(run: Sections) -> None:
     _check_asynchronous(run)
     _check_zero_stage(run)
     run.estimator.check_loop(run.inner)
+    run.objective.check_fits(run.episodes, run.inner)
     _check_parameters_in_parts(run)
 
 

@@ -15,7 +15,7 @@ from metacl.continual.experience import Stream
 from metacl.continual.loop import Asked, Learned, Standing, Trained
 from metacl.continual.record import Record, described
 from metacl.continual.strategies import State, Strategy
-from metacl.continual.worker import Ask, Begin, Begun, Learn
+from metacl.continual.worker import Among, Ask, Begin, Begun, Learn
 from metacl.coordination.checkpoint import Checkpoint, newest_checkpoint, save_checkpoint
 from metacl.coordination.executor import Notify
 from metacl.coordination.flat import Flat
@@ -29,7 +29,7 @@ KEPT = 2
 
 
 class Course:
-    """See the module. Made, it has read the newest checkpoint.
+    """See the module. Made, it has looked at the newest checkpoint.
 
     Attributes
     ----------
@@ -45,8 +45,9 @@ class Course:
     def __init__(self, config: ContinualConfig, seed: int, stream: Stream, folder: Path, notify: Notify) -> None:
         self.seed, self.stream, self.folder = seed, stream, folder
         self._config, self._notify = config, notify
-        self._parts = min(len(stream), config.workers.groups)
-        self._stored = _stored_standing(config, stream, folder / "checkpoints", notify)
+        # All groups but one, which learns on meanwhile.
+        self._parts = min(len(stream), max(1, config.workers.groups - 1))
+        self._read(notify)
         self._begun: Begun | None = None
         self._learned: dict[int, Learned] = {}
         self._asked: dict[int, dict[int, Asked]] = {}
@@ -77,7 +78,7 @@ class Course:
     def work(self, address: TaskAddress) -> Work[Any]:
         """What is to be computed for an address, whenever it is handed out."""
         if address.split == "valid":
-            return Begin(self._stored)
+            return Begin(self._read(lambda _: None))  # not before: seeds wait for their turn with nothing in memory
         if address.split == "train":
             before = self._learned.get(address.step - 1, None if self._begun is None else self.standing)
             assert before is not None, "experiences are learned in order"
@@ -89,7 +90,7 @@ class Course:
     def take(self, address: TaskAddress, result: Any) -> None:
         """The result for an address. Stores every experience that is finished with it."""
         if address.split == "valid":
-            self._begun, self._stored = result, None
+            self._begun = result
             known = len(self.standing.record.rows)
             if known:
                 self._notify(f"seed {self.seed}: {known} of {len(self.stream)} experiences are there")
@@ -102,6 +103,9 @@ class Course:
             self._asked.setdefault(address.step, {}).update(result)
             while self._finish():
                 pass
+
+    def _read(self, notify: Notify) -> Standing | None:
+        return _stored_standing(self._config, self.stream, self.folder / "checkpoints", notify)
 
     def _learn(self, k: int) -> None:
         if k < len(self.stream):
@@ -123,14 +127,17 @@ class Course:
 
 
 class Courses(Work[Any]):
-    """All seeds' work, as executors take it: what is sent to a worker is what its address needs by then."""
+    """All seeds' work, as executors take it: what is sent to a worker is what its address needs by then.
+
+    courses : of the seeds that are not finished, by seed.
+    """
 
     def __init__(self, courses: Mapping[int, Course]) -> None:
         self._courses = courses
 
     def handed_out(self, address: TaskAddress) -> Work[Any]:
         """What is sent."""
-        return self._courses[address.seed].work(address)
+        return Among(frozenset(self._courses), self._courses[address.seed].work(address))
 
     def __call__(self, worker: Any, address: TaskAddress, meta: Flat) -> Any:
         """Never: this is the driver's side."""

@@ -18,7 +18,7 @@ from metacl.continual.config import ContinualConfig
 from metacl.continual.course import Course, Courses
 from metacl.continual.record import Record
 from metacl.continual.results import results_of
-from metacl.continual.starts import write_model
+from metacl.continual.starts import read_start, write_model
 from metacl.continual.worker import ContinualWorker, make_loop
 from metacl.coordination.executor import LocalPool, Notify, WorkerPool, running
 from metacl.coordination.interrupt import StopRequested, StopSignals
@@ -54,6 +54,9 @@ def run_continual(config: ContinualConfig, notify: Notify) -> dict[str, Any]:
         first = config.seeds[0]
         learner = config.learner.build(first)
         make_loop(config, first, streams[first], learner)  # raises if its parts do not fit
+        if config.start is not None:
+            for seed in config.seeds:
+                read_start(config.start, config.learner, seed)
         courses = {
             seed: Course(config, seed, stream, folder.path / f"seed-{seed}", notify) for seed, stream in streams.items()
         }
@@ -78,6 +81,7 @@ def run_continual(config: ContinualConfig, notify: Notify) -> dict[str, Any]:
                         model = course.folder / "model"
                         write_model(model, learner, config.learner, course.params, course.stream.class_names)
                         records[course.seed] = course.standing.record
+                        del courses[course.seed]  # with its parameters and memories
                         write_text(folder.results, json.dumps(results_of(config, records), indent=1) + "\n")
             except StopRequested:
                 raise RunInterrupted(

@@ -8,7 +8,9 @@ asks a share of the tests after it.
 from __future__ import annotations
 
 import copy
+from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
 
 from metacl.continual.config import ContinualConfig, continual_config_from_dict
 from metacl.continual.experience import Stream
@@ -57,9 +59,9 @@ class ContinualWorker:
             self._loops[seed] = make_loop(self._config, seed, self._config.stream.open(seed), learner)
         return self._loops[seed]
 
-    def let_go(self, seed: int) -> None:
-        """Its encoded examples; made again if it comes again."""
-        self._loops.pop(seed, None)
+    def keep(self, seeds: Collection[int]) -> None:
+        """Let go of the other seeds' encoded examples."""
+        self._loops = {seed: loop for seed, loop in self._loops.items() if seed in seeds}
 
     def _build(self, seed: int) -> Learner:
         return self._config.learner.build(seed, CPU, self._engine)
@@ -115,7 +117,17 @@ class Ask(Work[dict[int, Asked]]):
     def __call__(self, worker: ContinualWorker, address: TaskAddress, meta: Flat) -> dict[int, Asked]:
         """By experience."""
         loop = worker.loop(address.seed)
-        found = {experience: loop.ask(address.step, self.after, experience) for experience in self.experiences}
-        if address.step == len(loop.stream) - 1:
-            worker.let_go(address.seed)
-        return found
+        return {experience: loop.ask(address.step, self.after, experience) for experience in self.experiences}
+
+
+@dataclass(frozen=True)
+class Among(Work[Any]):
+    """A piece of work, and the seeds that are not finished: a worker keeps nothing of the others."""
+
+    unfinished: frozenset[int]
+    work: Work[Any]
+
+    def __call__(self, worker: ContinualWorker, address: TaskAddress, meta: Flat) -> Any:
+        """As the piece."""
+        worker.keep(self.unfinished)
+        return self.work(worker, address, meta)

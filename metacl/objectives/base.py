@@ -12,6 +12,7 @@ from metacl.learners.base import STEP_SIZE, Batch, Learner, Params, Task
 from metacl.metagradients import InnerProblem
 from metacl.metagradients.traced import TracedProblem
 from metacl.registry import Component, Registry
+from metacl.tasks import EpisodeShape
 
 OF_A_PROBLEM = frozenset({"problem", "start", "bind", "loss", "support_loss", "query_loss", "loss_along"})
 """The functions that make the problem which an estimator may see traced."""
@@ -39,6 +40,9 @@ class MetaObjective(Component):
         own = [kind for kind in cls.__mro__ if kind not in MetaObjective.__mro__]
         if "pure" not in cls.__dict__:
             cls.pure = all(kind.__dict__.get("pure") or OF_A_PROBLEM.isdisjoint(kind.__dict__) for kind in own)
+
+    def check_fits(self, episodes: EpisodeShape, loop: InnerLoop) -> None:
+        """Raise `ConfigError` if it cannot be asked of such episodes in so many steps. Called when a config is read."""
 
     def learned(self, learner: Learner, ways: int) -> Params:
         """Initial values of what is learned, step sizes excepted. Default: the learner's adaptable parameters."""

@@ -1,5 +1,6 @@
 """Whoever computes the parts of a run, and in whatever order they come: the bytes are those of one process."""
 
+import itertools
 import pickle
 import random
 
@@ -8,9 +9,11 @@ import pytest
 import torch
 
 from metacl import api
+from metacl.config import Stragglers
 from metacl.continual import run
 from metacl.continual.loop import Trained
 from metacl.continual.worker import ContinualWorker
+from metacl.coordination.scheduler import Scheduler
 from metacl.coordination.worker import Done
 from metacl.errors import ConfigError
 from tests.continual.test_run import tensor_bytes, timeless
@@ -60,10 +63,49 @@ def test_any_order_of_workers_and_answers(config, tmp_path, monkeypatch):
         assert tensor_bytes(tmp_path / "any", k) == tensor_bytes(tmp_path / "one", k)
     learned = [(address, place) for address, place in made[0].computed if address.split == "train"]
     asked = [address for address, _ in made[0].computed if address.split == "test"]
-    assert len({place for _, place in learned}) > 1 and {address.index for address in asked} == {0, 1, 2}
-    order = [address for address, _ in made[0].computed]
-    after = max(place for place, address in enumerate(order) if (address.split, address.step) == ("test", 0))
-    assert any(address.split == "train" and address.step == 1 for address in order[:after])  # side by side
+    assert len({place for _, place in learned}) > 1 and {address.index for address in asked} == {0, 1}
+
+
+class Scheduled(AnyOrder):
+    """Three groups as the scheduler has them; the one that was given its work first is ready first."""
+
+    def map(self, work, addresses, meta, left_out=None, further=None):
+        scheduler, out, self.together = Scheduler(Stragglers(policy="wait"), queue=1), [], []
+        for group in range(len(self._workers)):
+            scheduler.join(group)
+        scheduler.begin(addresses)
+        while not scheduler.done:
+            out += scheduler.hand_out()
+            self.together.append({(ticket.address.split, ticket.address.step) for ticket in out})
+            ticket = out.pop(0)
+            self._busy = ticket.group
+            result = work.handed_out(ticket.address)(self._workers[ticket.group], ticket.address, meta)
+            scheduler.accept(ticket)
+            yield Done(ticket.address, result)
+            scheduler.add(further())
+
+
+def test_one_seed_is_tested_and_learned_at_once(config, monkeypatch):
+    made = []
+    monkeypatch.setattr(run, "_pool", lambda *given: made.append(Scheduled(*given, ContinualWorker)) or made[0])
+    api.continual(config(strategies=[], workers={"groups": 3}))
+    assert all(any({("test", k), ("train", k + 1)} <= out for out in made[0].together) for k in (0, 1))
+
+
+def test_nothing_is_kept_of_a_finished_seed(config, monkeypatch):
+    held = []
+
+    class Watched(Scheduled):
+        def map(self, work, *given, **options):
+            for done in super().map(work, *given, **options):
+                yield done
+                held.append(([set(worker._loops) for worker in self._workers], self._busy, set(work._courses)))
+
+    monkeypatch.setattr(run, "_pool", lambda *given: Watched(*given, ContinualWorker))
+    for seeds in ([0, 1], [0, 1, 2]):  # the second time two of them are finished from the beginning
+        api.continual(config(experiences=1, strategies=[], seeds=seeds, workers={"groups": 3}))
+    # A worker hears of it with the next work it gets.
+    assert all(loops[busy] <= before for (_, _, before), (loops, busy, _) in itertools.pairwise(held) if before)
 
 
 def test_what_arrives_is_what_was_sent():

@@ -100,6 +100,10 @@ def test_what_is_refused_leaves_nothing(config, tmp_path):
     with pytest.raises(ConfigError, match="o_lora gives each"):
         api.continual(config(strategies=[{"name": "o_lora", "rank": 50}], output=str(tmp_path / "none")), print)
     assert not (tmp_path / "none" / "config.yaml").exists()
+    api.continual(config("one seed", experiences=1, strategies=[]))
+    with pytest.raises(ConfigError, match="seed-1/model"):  # of the second seed alone
+        api.continual(config("none", strategies=[], seeds=[0, 1], start=str(tmp_path / "one seed")))
+    assert not (tmp_path / "none").exists()
 
 
 def test_a_head_that_is_not_trained_is_refused(config):

@@ -191,6 +191,16 @@ def test_frozen_features_of_a_text_do_not_depend_on_the_others(worker):
     assert scene.frozen is scene_of(worker)[0].frozen  # the worker's, not the episode's
 
 
+def test_frozen_features_encoded_ahead_are_those_of_a_text_alone(tmp_path):
+    worker = Worker(small_config(save_tiny_bert(tmp_path / "tiny"), tmp_path / "out"))
+    texts = [" ".join(["card", "lost", "payment"][: 1 + place % 3] * (1 + place // 9)) for place in range(90)]
+    ahead, alone = FrozenFeatures(worker), FrozenFeatures(worker)
+    ahead.encode_ahead(texts)  # more than one batch, with doubles
+    found = ahead.of_texts(texts)
+    torch.testing.assert_close(found, alone.of_texts(texts), rtol=1e-5, atol=1e-6)
+    assert not torch.allclose(found[0], found[1])
+
+
 def test_frozen_features_are_those_of_the_model_without_a_prompt(tmp_path):
     folder, text = save_tiny_bert(tmp_path / "tiny"), "where is my card"
     worker = Worker(small_config(folder, tmp_path / "out", learner__adapter={"kind": "prompt"}))

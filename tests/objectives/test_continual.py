@@ -10,7 +10,7 @@ from metacl.learners import ModuleLearner
 from metacl.learners.base import Batch, Group, Task, as_leaves
 from metacl.metagradients import Reptile, Reverse, adapt, plain_gradient
 from metacl.objectives import ANML, OML, LaMAML, ProtoSequence, SequenceMAML
-from metacl.tasks import TaskAddress
+from metacl.tasks import EpisodeShape, TaskAddress
 from metacl.testing.tiny import TinyLearner, spread
 from tests.metagradients.problems import relative_error
 
@@ -166,7 +166,24 @@ def test_proto_sequence_is_a_small_stream_from_class_means():
     assert relative_error(found.gradient, expected) < 1e-12
 
 
-def test_proto_sequence_has_no_experience_without_examples(learner, task):
-    objective = ProtoSequence(experiences=3, steps_each=3)
-    with pytest.raises(ConfigError, match="experience 1 has 2 examples for its 3 steps"):
-        objective.support_loss(learner, {**learner.initial}, task, 5)
+@pytest.mark.parametrize(
+    ("objective", "episodes", "steps", "told"),
+    [
+        ({"experiences": 4}, {"ways": {"min": 2, "max": 5}}, 4, r"episodes\.ways: 2 classes .* 4 experiences"),
+        (
+            {"steps_each": 3},
+            {"ways": 4, "shots": {"min": 2, "max": 5}},
+            9,
+            r"steps_each: .* 2 examples for its 3 steps",
+        ),
+        ({"steps_each": 2}, {"ways": 3, "shots": 2}, 5, r"inner\.steps: 5 end before .* inner\.steps=6"),
+        ({"steps_each": 2}, {"ways": 3, "shots": 2}, 6, None),
+    ],
+)
+def test_proto_sequence_has_examples_and_steps_for_every_experience(objective, episodes, steps, told):
+    check = lambda: ProtoSequence(**objective).check_fits(EpisodeShape(**episodes), InnerLoop(steps=steps))  # noqa: E731
+    if told is None:
+        check()
+    else:
+        with pytest.raises(ConfigError, match=told):
+            check()

@@ -14,6 +14,8 @@ import pytest
 import yaml
 
 import metacl
+from metacl import api
+from metacl.continual.config import continual_config_from_dict
 from tests.small_runs import save_tiny_bert, small_config, small_tree
 
 ROOT = Path(__file__).parents[2]
@@ -88,23 +90,47 @@ def trained_bytes(run):
     return (run / "checkpoints/step-5/meta_params.safetensors").read_bytes()
 
 
-def test_job_trains_the_same_bytes(head, model, expected, tmp_path):
+def said_by_job(head, script, tree, folder):
+    """What a job prints; it must succeed."""
     _, dashboard, environment = head
-    tree = small_tree(model, tmp_path / "job", workers={"executor": "ray", "groups": 2})
-    (tmp_path / "work").mkdir()
+    (folder / "work").mkdir()
     for name in ("metacl", "ray_jobs"):
-        (tmp_path / "work" / name).symlink_to(ROOT / name)
-    (tmp_path / "work/small.yaml").write_text(yaml.safe_dump(tree))
-    command = [RAY, "job", "submit", "--address", dashboard, "--working-dir", str(tmp_path / "work"), "--"]
-    command += [sys.executable, "ray_jobs/train.py", "small.yaml", f"output={tmp_path / 'job'}"]
+        (folder / "work" / name).symlink_to(ROOT / name)
+    (folder / "work/small.yaml").write_text(yaml.safe_dump(tree))
+    command = [RAY, "job", "submit", "--address", dashboard, "--working-dir", str(folder / "work"), "--"]
+    command += [sys.executable, f"ray_jobs/{script}", "small.yaml", f"output={folder / 'job'}"]
     for _ in range(10):
         submitted = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=400)
         if "No available agent" not in submitted.stderr:  # the head answers a little before it takes jobs
             break
         time.sleep(3)
     assert submitted.returncode == 0, submitted.stdout + submitted.stderr
-    assert "training: step 5/5 done" in submitted.stdout  # its progress is on the job's page
+    return submitted.stdout
+
+
+def test_job_trains_the_same_bytes(head, model, expected, tmp_path):
+    tree = small_tree(model, tmp_path / "job", workers={"executor": "ray", "groups": 2})
+    said = said_by_job(head, "train.py", tree, tmp_path)
+    assert "training: step 5/5 done" in said  # its progress is on the job's page
     assert trained_bytes(tmp_path / "job") == expected
+
+
+def test_job_learns_a_stream_to_the_same_bytes(head, model, tmp_path):
+    for k in range(2):
+        rows = [f"text {i} about {c},class {c}{k}" for c in "ab" for i in range(6)]
+        (tmp_path / f"{k}.csv").write_text("text,label\n" + "\n".join(rows) + "\n")
+    files = [{"name": f"e{k}", **{part: str(tmp_path / f"{k}.csv") for part in ("train", "test")}} for k in range(2)]
+    tree = {
+        "name": "small",
+        "learner": {"name": "text_classifier", "model": str(model), "max_length": 16},
+        "stream": {"name": "files", "experiences": files},
+        "output": str(tmp_path / "local"),
+    }
+    api.continual(continual_config_from_dict(tree))
+    said = said_by_job(head, "continual.py", {**tree, "workers": {"groups": 2}}, tmp_path)
+    assert "seed 0: 2/2 e1:" in said
+    stored = "seed-0/checkpoints/step-2/meta_params.safetensors"
+    assert (tmp_path / "job" / stored).read_bytes() == (tmp_path / "local" / stored).read_bytes()
 
 
 def test_training_from_outside_by_address(head, model, expected, tmp_path):

@@ -1,0 +1,136 @@
+"""Trains the starts and measures every row of every cell that is not measured yet, most telling rows first."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from episodes import QUERIES, Episodes
+from frozen import HERE, SHAPES, SPLITS
+from rows import FINE_TUNING, MORE, STARTS, Group
+from starts import RUNS, ZERO, Starts, config, trained
+
+from metacl.coordination.run_folder import write_text
+from metacl.coordination.worker import Worker
+from metacl.evaluation.few_shot import CompareMethods, EpisodeScore
+from metacl.evaluation.methods import AdaptationMethod
+from metacl.tasks import EpisodeShape, TaskAddress
+
+CELLS = {
+    "hwu64": ("5w1s", "5w5s", "15w1s"),
+    "banking77": ("5w1s", "5w5s", "15w1s"),
+    "huffpost": ("5w1s", "5w5s"),
+}
+CHOSEN = HERE / "chosen.json"
+OTHER = "clinc150"
+"""What the start of the cross-data-set rows is meta-learned on; they are measured on `ADAPTED_TO`."""
+ADAPTED_TO = "banking77"
+ELSEWHERE = {"cross": "domains", "zero": ZERO}
+"""The groups that have such a start, and which."""
+
+
+def scores_of(
+    worker: Worker, methods: Sequence[AdaptationMethod], shape: str, part: str, episodes: int, meta: np.ndarray
+) -> list[tuple[EpisodeScore, ...]]:
+    """The methods' answers to the first episodes of a split's test or validation classes."""
+    ways, shots = SHAPES[shape]
+    asked = EpisodeShape(ways=min(ways, len(worker.source.classes[part])), shots=shots, queries=QUERIES)
+    addresses = [TaskAddress(part, 1, 0, index) for index in range(episodes)]
+    work = CompareMethods(tuple(methods), asked)
+    return [work(worker, address, meta) for address in addresses]
+
+
+def rates() -> dict[str, Any]:
+    """Those that are chosen, by data set, shape and method."""
+    return json.loads(CHOSEN.read_text("utf-8")) if CHOSEN.exists() else {}
+
+
+def with_rates(starts: Starts, group: Group, dataset: str, shape: str) -> list[AdaptationMethod]:
+    """The group's methods, each with the rate that is best on validation classes of the first split measured."""
+    chosen = rates()
+    found = []
+    for method in group.methods(starts.adapter):
+        candidates = method.candidates()
+        if len(candidates) == 1:
+            found.append(candidates[0])
+            continue
+        key = f"{dataset} {shape} {method.rows()[-1].method}"
+        if key not in chosen:
+            scores = scores_of(starts.worker, candidates, shape, "valid", group.validation, starts.meta)
+            rows = len(method.rows())
+            # A candidate's last row is the one after most steps.
+            means = np.mean([[score.accuracy for score in of[rows - 1 :: rows]] for of in scores], 0)
+            options = [candidate.chosen_option()[1] for candidate in candidates]
+            chosen = rates()  # another process may have added to it
+            chosen[key] = {"chosen": options[int(means.argmax())], "valid": dict(zip(options, means, strict=True))}
+            write_text(CHOSEN, json.dumps(chosen, indent=1) + "\n")
+        found += [one for one in candidates if one.chosen_option()[1] == chosen[key]["chosen"]]
+    return found
+
+
+def shapes_of(group: Group, dataset: str) -> tuple[str, ...]:
+    """Those of a data set's cells that a group has rows in.
+
+    A head that was learned from zero has five classes; more episodes are asked where there is most to adapt on.
+    """
+    if group.name in ELSEWHERE and dataset != ADAPTED_TO:
+        return ()
+    if group.name == "more":
+        return ("5w5s",)
+    return tuple(shape for shape in CELLS[dataset] if "zero" not in group.name or SHAPES[shape][0] == 5)
+
+
+def measure(group: Group, dataset: str, split: str, runs: Path = RUNS) -> None:
+    """The group's rows in all cells of the data set, if they are not there."""
+    kept = Episodes(group.name)
+    rows = [row for method in group.methods(Path()) for row in method.rows()]
+    missing = [
+        shape
+        for shape in shapes_of(group, dataset)
+        if not all(kept.has(f"{dataset} {shape}", row, split, group.episodes) for row in rows)
+    ]
+    if not missing:
+        return
+    if group.name in ELSEWHERE:
+        starts = trained(OTHER, ELSEWHERE[group.name], runs)
+        starts.worker.source = config(dataset, split, runs).data.open()
+    else:
+        starts = trained(dataset, f"{split}-{ZERO}" if group.name == "own_zero" else split, runs)
+    for shape in missing:
+        methods = [
+            method.model_copy(update={"adapter": starts.adapter}) if hasattr(method, "adapter") else method
+            for method in with_rates(starts, group, dataset, shape)
+        ]
+        scores = scores_of(starts.worker, methods, shape, "test", group.episodes, starts.meta)
+        kept.add(f"{dataset} {shape}", split, scores)
+        means = 100 * np.mean([[score.accuracy for score in of_episode] for of_episode in scores], 0)
+        said = ", ".join(f"{row.method} {row.steps}: {mean:.2f}" for row, mean in zip(rows, means, strict=True))
+        print(f"{dataset} {shape} split {split}: {said}", flush=True)
+
+
+def main() -> int:
+    """Everything that is not measured yet."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    everything = (STARTS, (MORE, *FINE_TUNING))
+    names = [group.name for groups in everything for group in groups]
+    parser.add_argument("--splits", nargs="*", default=SPLITS, help="which of the five")
+    parser.add_argument("--groups", nargs="*", default=names, choices=names, help="which rows")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    for groups in everything:
+        for split in options.splits:
+            for group in groups:
+                for dataset in CELLS:
+                    if group.name in options.groups:
+                        measure(group, dataset, split)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
