@@ -63,7 +63,7 @@ from metacl.learners.generation import Generation
 from metacl.objectives import PolicyGradient
 from metacl.reporting import QuietProgress, write_report
 from metacl.reporting.continual import heat_map, mean_curve
-from metacl.tasks import TaskAddress
+from metacl.tasks import TaskAddress, seen_classes
 from metacl.tasks.labelled_text import LabelledText
 
 
@@ -268,6 +268,8 @@ def _evaluated(
     if config.parameters_in_parts:
         raise _sent_whole()
     check_data(config, training=False)
+    if seen := seen_classes(stored.config.data, config.data):
+        progress.note(f"not all is unseen: this run was trained with {len(seen)} held-out classes ({seen[0]}, …)")
     compared = None if methods is None else compared_methods(methods, config, progress.note, options)
     with _measuring(config, progress) as executor:
         meta = FlatLayout.of(stored.meta).flatten(stored.meta)

@@ -30,6 +30,7 @@ from metacl.evaluation.methods.fine_tuning import ADAPTERS, _learner
 from metacl.evaluation.methods.inner_steps import stored_start
 from metacl.initialization import read_initialization, write_initialization
 from metacl.objectives import class_means
+from metacl.reporting import QuietProgress
 from metacl.tasks import TASK_SOURCES, EpisodeShape, TaskAddress, seen_classes
 from metacl.tasks.bundled import bundled_class_split, bundled_examples
 from tests.small_runs import save_tiny_bert, small_config, small_tree
@@ -254,6 +255,22 @@ def test_no_start_was_trained_on_what_is_asked(starts, tmp_path):
             with pytest.raises(ConfigError, match=f"was trained on classes .*: {', '.join(sorted(leaked)[:3])}"):
                 chosen_methods([method], (0,), config, {method: {option: path}})
     assert seen_classes(config.data, TASK_SOURCES.build(other)) == []
+
+
+def test_a_run_that_was_trained_with_what_is_asked_is_told_so(starts):
+    config, folder = starts
+    stored = read_initialization(folder / "a" / "init")
+    evaluation = Evaluation(shape=EpisodeShape(ways=2, shots=1, queries=1), episodes=2, steps=(0,))
+
+    class Noted(QuietProgress):
+        def note(self, text):
+            notes.append(text)
+
+    for class_split, told in (("01", []), ("02", ["not all is unseen"])):
+        notes = []
+        data = config.data.model_copy(update={"class_split": class_split})
+        api.evaluate(stored, config.model_copy(update={"data": data, "evaluation": evaluation}), Noted())
+        assert [note.split(":")[0] for note in notes if "unseen" in note] == told
 
 
 def test_documents_are_read_before_anything_is_measured(starts, tmp_path):
