@@ -6,7 +6,8 @@ from tests.faults.conftest import initialization_hash
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
-MORE_OF_WORKERS = {"gradient_shards": 3}
+MORE_OF_WORKERS = {"gradient_shards": 3, "stragglers": {"policy": "wait"}}
+"""A slow machine may take so long to miss a node that its task is done elsewhere, and its loss never told."""
 
 
 def test_shards_are_killed(drill):
