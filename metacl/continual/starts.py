@@ -8,7 +8,7 @@ from pathlib import Path
 from metacl.errors import ConfigError
 from metacl.initialization import read_initialization
 from metacl.initialization.folder import FORMAT, load_params, read_about, save_params, written_whole
-from metacl.learners import LearnerConfig
+from metacl.learners import LEARNERS, LearnerConfig
 from metacl.learners.base import HEAD, STEP_SIZE, Learner, Params
 
 ABOUT = "continual.json"
@@ -38,7 +38,8 @@ def read_start(path: Path, learner: LearnerConfig, seed: int) -> Params:
         stored = read_initialization(init)
         found, params = stored.config.learner.to_dict(), dict(stored.meta)
     elif (model / ABOUT).exists():
-        found = read_about(model / ABOUT, "a continual run's model", ("learner",))["learner"]
+        # Read as a config is: what was written before an option was there has its default.
+        found = LEARNERS.build(read_about(model / ABOUT, "a continual run's model", ("learner",))["learner"]).to_dict()
         params = load_params(model, learner) if found == learner.to_dict() else {}
     else:
         raise ConfigError(

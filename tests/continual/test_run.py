@@ -145,6 +145,10 @@ def test_starts(config, tmp_path, model):
     write_initialization(tmp_path / "meta", meta_config, learner, meta, 0, "card")
     with pytest.raises(ConfigError, match="start: it is not what this run began from"):
         api.continual(config("other", experiences=2, start=str(tmp_path / "meta"), strategies=[]))
+    about = tmp_path / "first/seed-0/model/continual.json"
+    written = json.loads(about.read_text())
+    del written["learner"]["adapter"]["tokens"]  # as it was before there was such an option
+    about.write_text(json.dumps(written))
     found = started(tmp_path / "first")
     assert all(torch.equal(found["adapter." + name], tensor) for name, tensor in stored.items())
     with pytest.raises(ConfigError, match=r"learner\.adapter"):
