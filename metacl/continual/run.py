@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import yaml
 
-from metacl.config import Stragglers
 from metacl.continual.config import ContinualConfig
 from metacl.continual.course import Course, Courses
 from metacl.continual.record import Record
@@ -98,7 +97,7 @@ def _pool(config: ContinualConfig, notify: Notify) -> WorkerPool:
     from metacl.coordination.scheduler import Scheduler
 
     # Experiences take differently long, so none is late; and they take long, so none waits for a group that is busy.
-    return RayPool(config, notify, ContinualWorker, Scheduler(Stragglers(policy="wait"), queue=1))
+    return RayPool(config, notify, ContinualWorker, Scheduler(config.workers.stragglers, queue=1))
 
 
 def _check_folder(folder: RunFolder, config: ContinualConfig) -> None:

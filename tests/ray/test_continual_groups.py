@@ -4,10 +4,12 @@ import os
 import signal
 
 import pytest
+import yaml
 
 from metacl import api
+from metacl.cli import main
 from metacl.continual.config import continual_config_from_dict
-from metacl.errors import RunInterrupted
+from metacl.errors import RunInterrupted, TrainingError
 from tests.continual.everything import EVERYTHING
 from tests.continual.test_run import timeless
 from tests.small_runs import save_tiny_bert
@@ -28,7 +30,7 @@ class Stream:
         self.mark.touch()
         self.run("undisturbed")
 
-    def config(self, name, **workers):
+    def config(self, name, training=None, **workers):
         files = [
             {"name": f"e{k}", **{part: str(self.folder / f"{part}{k}.csv") for part in ("train", "test")}}
             for k in range(3)
@@ -46,7 +48,7 @@ class Stream:
             },
             "stream": {"name": "files", "experiences": files},
             "strategies": [*EVERYTHING, {"name": "killed_once", "mark": str(self.mark)}],
-            "training": {"batch_size": 6, "learning_rate": 0.05, "head": "class_means"},
+            "training": {"batch_size": 6, "learning_rate": 0.05, "head": "class_means", **(training or {})},
             "measuring": {"curve": [0, 2]},
         }
         return continual_config_from_dict({**tree, **({"workers": workers} if workers else {})})
@@ -54,9 +56,9 @@ class Stream:
     def run(self, name, notify=lambda _: None, **workers):
         api.continual(self.config(name, **workers), notify)
 
-    def same(self, name):
+    def same(self, name, undisturbed="undisturbed"):
         """Whether a run left what the undisturbed one did: R and all else that is measured, every tensor."""
-        expected, found = self.folder / "undisturbed", self.folder / name
+        expected, found = self.folder / undisturbed, self.folder / name
         files = sorted(path.relative_to(expected) for path in expected.rglob("*.safetensors"))
         assert len(files) == 2 * (2 * 2 + 2)  # of each seed two checkpoints, an adapter and a head
         assert timeless(found) == timeless(expected)
@@ -93,3 +95,27 @@ def test_stopped_on_two_groups_and_resumed_in_one_process(ray_cluster, stream):
     assert not (stream.folder / "stopped/results.json").exists()
     stream.run("stopped")
     assert stream.same("stopped")
+
+
+def test_a_rank_of_a_group_is_killed_in_the_middle_of_an_experience(ray_cluster, stream):
+    stream.run("ranks", groups=1, ranks_per_group=2, zero_stage=1)
+    stream.mark.unlink()
+    notes = []
+    stream.run("rank killed", notes.append, groups=2, ranks_per_group=2, zero_stage=2)
+    assert stream.mark.exists()
+    assert any("is lost" in note for note in notes)
+    assert [note for note in notes if "reissuing 1 task(s): train/" in note and "step=1" in note]
+    assert stream.same("rank killed", "ranks")
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_loss_that_is_not_finite_is_told_in_one_message(ray_cluster, stream, capfd, ranks):
+    config = stream.config(f"diverges {ranks}", {"learning_rate": 1e30}, groups=2, ranks_per_group=ranks)
+    path = stream.folder / "diverges.yaml"
+    path.write_text(yaml.safe_dump(config.to_dict()))
+    with pytest.raises(SystemExit) as ended:
+        main(["continual", str(path)])
+    assert ended.value.code == TrainingError.exit_code
+    told = capfd.readouterr()
+    assert "error: the loss is not finite in experience 0, step 1 of seed" in told.err
+    assert "Traceback" not in told.err + told.out and "Unhandled" not in told.err + told.out
