@@ -27,8 +27,8 @@ def displacement_in_parts(
 
     rates : a number for each parameter.
     """
-    own = [{name: part_of(tensor, ranks) for name, tensor in whole.items()} for whole in (params, gradient)]
-    moved, state = optimizer.displacement(*own, state, rates, step)
+    own, its_gradient = [{name: part_of(t, ranks) for name, t in whole.items()} for whole in (params, gradient)]
+    moved, state = optimizer.displacement(own, its_gradient, state, rates, step)
     sizes = [moved[name].numel() for name in params]
     columns = ranks.gather(torch.cat([moved[name] for name in params])).view(ranks.size, -1).split(sizes, dim=1)
     whole = zip(params.items(), columns, strict=True)
