@@ -86,8 +86,9 @@ def fisher(
 def _classes(moment: Moment, addresses: Sequence[Address]) -> list[list[int]]:
     """Those that each example is told apart from."""
     allowed = moment.pool.allowed(addresses, moment.experience)
-    every = range(moment.model.classes)
-    return [[c for c in every if allowed is None or bool(allowed[place, c])] for place in range(len(addresses))]
+    if allowed is None:
+        return [list(range(moment.model.classes))] * len(addresses)
+    return [[c for c, possible in enumerate(row) if possible] for row in allowed.tolist()]
 
 
 def _repeated(classes: Sequence[int], count: int) -> list[tuple[int, bool]]:

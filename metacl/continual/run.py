@@ -21,6 +21,7 @@ from metacl.continual.starts import read_start, write_model
 from metacl.continual.worker import ContinualWorker, make_loop
 from metacl.coordination.executor import LocalPool, Notify, WorkerPool, running
 from metacl.coordination.interrupt import StopRequested, StopSignals
+from metacl.coordination.memory_plan import weightless_learner
 from metacl.coordination.run_folder import RunFolder, differing_keys, write_text
 from metacl.errors import ConfigError, ResourceError, RunInterrupted
 from metacl.learners.base import use_threads
@@ -51,7 +52,7 @@ def run_continual(config: ContinualConfig, notify: Notify) -> dict[str, Any]:
     with folder.locked():
         _check_folder(folder, config)
         first = config.seeds[0]
-        learner = config.learner.build(first)
+        learner = weightless_learner(config.learner, first, config.workers)
         make_loop(config, first, streams[first], learner)  # raises if its parts do not fit
         if config.start is not None:
             for seed in config.seeds:
