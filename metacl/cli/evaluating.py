@@ -269,7 +269,9 @@ def report(
     if latex:
         print(as_latex(found), end="")
         return
-    table = Table(*(escape(header) for header in found.headers), box=None)
+    table = Table(box=None)
+    for header in found.headers:
+        table.add_column(escape(header), overflow="fold")
     for line in found.lines:
         table.add_row(*(escape(cell) for cell in line))
     out.print(table)

@@ -155,4 +155,4 @@ def test_neither_depends_on_what_was_asked_before(folder):
         tokens(used, METHODS[:3], address=TaskAddress("test", 1, 0, index))
     methods = (*METHODS[:3], FEW_STEPS)
     assert tokens(fresh, methods) == tokens(used, methods)
-    assert memory(fresh, methods) == memory(used, methods) == memory(used, methods)
+    assert memory(fresh, methods) == memory(used, methods)
