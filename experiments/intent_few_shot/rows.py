@@ -20,8 +20,10 @@ from metacl.evaluation.methods import (
     FrozenPrototypes,
     LogisticRegression,
     MetaLearned,
+    MetaLearnedLogisticRegression,
     NearestNeighbour,
     Pretrained,
+    Row,
     Scene,
 )
 from metacl.evaluation.methods.inner_steps import OneStart
@@ -40,6 +42,15 @@ JOINT = "joint training"
 OWN = "one data set's start"
 CROSS = "CLINC150's start"
 ZERO = ", head from zero"
+
+
+def joint_start(scene: Scene, adapter: Path, rate: float) -> Params:
+    """A jointly trained adapter, with a rate in the place of learned step sizes."""
+    start = {**scene.worker.initial, **load_file(adapter)}
+    for name, tensor in start.items():
+        if name.startswith(STEP_SIZE):
+            start[name] = torch.full_like(tensor, rate)
+    return scene.worker.parameters(scene.worker.layout.flatten(start))
 
 
 class JointStart(OneStart):
@@ -62,12 +73,22 @@ class JointStart(OneStart):
         return "learning rate", self.rate
 
     def start(self, scene: Scene) -> Params:
-        """The adapter, with the rate in the place of learned step sizes."""
-        start = {**scene.worker.initial, **load_file(self.adapter)}
-        for name, tensor in start.items():
-            if name.startswith(STEP_SIZE):
-                start[name] = torch.full_like(tensor, self.rate)
-        return scene.worker.parameters(scene.worker.layout.flatten(start))
+        """The adapter and its rate."""
+        return joint_start(scene, self.adapter, self.rate)
+
+
+class JointRegression(MetaLearnedLogisticRegression):
+    """Logistic regression on the features of a jointly trained adapter."""
+
+    adapter: Path
+
+    def rows(self) -> list[Row]:
+        """One."""
+        return [Row(f"{JOINT}, logistic regression", None)]
+
+    def start(self, scene: Scene) -> Params:
+        """The adapter; no rate is read."""
+        return joint_start(scene, self.adapter, RATES[0])
 
 
 class OtherStart(MetaLearned):
@@ -111,7 +132,13 @@ class Group:
             return [FrozenPrototypes(), NearestNeighbour(), LogisticRegression(c=REGRESSION_C)]
         if self.name == "starts":
             joint = JointStart(steps=(0, STEPS), adapter=joint_adapter)
-            return [Pretrained(steps=(STEPS,)), MetaLearned(steps=(0, STEPS)), joint]
+            return [
+                Pretrained(steps=(STEPS,)),
+                MetaLearned(steps=(0, STEPS)),
+                MetaLearnedLogisticRegression(c=REGRESSION_C),
+                joint,
+                JointRegression(c=REGRESSION_C, adapter=joint_adapter),
+            ]
         if self.name == "unnamed":
             return [MetaLearned(steps=(0, STEPS))]
         if self.name in OF_ONE:
