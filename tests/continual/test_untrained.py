@@ -1,6 +1,7 @@
 """Experts with a learned gate, retrieval and prompts on a stream, against scikit-learn and transformers."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -142,13 +143,18 @@ def test_retrieval_is_scikit_learns_neighbours_on_all_that_was_met(config, neigh
     assert all(torch.equal(standings[-1].params[name], tensor) for name, tensor in loop.start.items())
 
 
-def test_where_no_neighbour_may_be_answered_the_nearest_that_may_is(config):
+def test_where_no_neighbour_may_be_answered_the_nearest_that_may_is(config, files):
+    test = Path(files[2]["test"])
+    test.write_text(test.read_text().replace("thing2", "thing0"))  # nearest to what the first experience taught
     loop, standings = learned(config, {"name": "retrieval", "neighbours": 1}, scenario="task")
     vectors, labels, _ = seen_by(loop, 3)
     for experience, value in enumerate(standings[-1].record.rows[-1]):
         own = np.isin(labels, loop.stream.experiences[experience].classes())
         test = loop.stream.experiences[experience].test
         near = KNeighborsClassifier(1, metric="cosine").fit(vectors[own], labels[own])
+        if experience == 2:
+            anywhere = KNeighborsClassifier(1, metric="cosine").fit(vectors, labels)
+            assert not np.isin(anywhere.predict(features_of(loop, test.inputs)), labels[own]).any()
         assert value == pytest.approx(near.score(features_of(loop, test.inputs), test.labels))
 
 

@@ -17,7 +17,7 @@ from metacl.continual.experience import Address, Stream
 from metacl.continual.model import Model
 from metacl.continual.moment import Moment
 from metacl.continual.strategies.base import STRATEGIES, State, Strategy, held, under
-from metacl.continual.strategies.start_features import needs_features, start_features
+from metacl.continual.strategies.start_features import features_of_test, needs_features, start_features
 from metacl.learners.base import Batch, Params
 from metacl.learners.gate import nearness
 
@@ -88,7 +88,7 @@ class Experts(Strategy):
         """Every example by its expert, or by all; by the one that learns while it is not kept yet."""
         if KEYS not in state:
             return None
-        gate = self._gate(moment.model.features(moment.start, batch), state)
+        gate = self._gate(features_of_test(moment, batch), state)
         current = int(state[CURRENT])
 
         def answers(number: int) -> Tensor:

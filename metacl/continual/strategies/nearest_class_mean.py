@@ -13,7 +13,7 @@ from metacl.continual.model import Model
 from metacl.continual.moment import Moment
 from metacl.continual.strategies.base import STRATEGIES, State, Strategy
 from metacl.continual.strategies.lwf import needs_classes
-from metacl.continual.strategies.start_features import needs_features, start_features
+from metacl.continual.strategies.start_features import features_of_test, needs_features, start_features
 from metacl.learners.base import Batch, Params
 
 SUMS, COUNTS = "sums", "counts"
@@ -50,7 +50,7 @@ class NearestClassMean(Strategy):
         if SUMS not in state:
             return None
         means = state[SUMS] / state[COUNTS].clamp(min=1).unsqueeze(1)
-        features = moment.model.features(moment.start, batch)
+        features = features_of_test(moment, batch)
         distance = torch.cdist(features, means, compute_mode="donot_use_mm_for_euclid_dist").square()
         return (-distance).masked_fill(state[COUNTS] == 0, -torch.inf)
 

@@ -16,7 +16,7 @@ from metacl.continual.moment import Moment
 from metacl.continual.strategies.base import STRATEGIES, State, Strategy, stored
 from metacl.continual.strategies.lwf import needs_classes
 from metacl.continual.strategies.replay import remembered
-from metacl.continual.strategies.start_features import needs_features
+from metacl.continual.strategies.start_features import features_of_test, needs_features
 from metacl.errors import ConfigError
 from metacl.evaluation.methods.in_context import in_turn, prompt
 from metacl.learners.base import Batch, Params
@@ -73,7 +73,7 @@ class PromptOnly(Strategy):
         """Before the first experience, too."""
         learner = moment.model.learner
         if not isinstance(learner, NamedClasses):
-            return nearness(moment.model.features(moment.start, batch), _features_of_names(moment)) / self.temperature
+            return nearness(features_of_test(moment, batch), _features_of_names(moment)) / self.temperature
         stream, model = moment.pool.stream, learner.model
         memory = stored(state)
         texts = [stream.experiences[k].train.inputs[place] for k, place in memory]

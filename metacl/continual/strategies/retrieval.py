@@ -15,7 +15,7 @@ from metacl.continual.model import Model
 from metacl.continual.moment import Moment
 from metacl.continual.strategies.base import STRATEGIES, State, Strategy, as_memory
 from metacl.continual.strategies.lwf import needs_classes
-from metacl.continual.strategies.start_features import needs_features, start_features
+from metacl.continual.strategies.start_features import features_of_test, needs_features, start_features
 from metacl.errors import ConfigError
 from metacl.evaluation.neighbours import NO_VOTE, index_of, unit, votes, without_faiss
 from metacl.learners.base import Batch, Params
@@ -74,7 +74,7 @@ class Retrieval(Strategy):
             return None
         vectors, classes = state[VECTORS], moment.model.classes
         labels = torch.tensor([moment.pool.stream.label((int(k), int(place))) for k, place in state[SOURCES].tolist()])
-        features = moment.model.features(moment.start, batch)
+        features = features_of_test(moment, batch)
         asked = unit(features)
         index = index_of(vectors.numpy())
         found = votes(index, labels.numpy(), asked, self.neighbours, self.temperature, classes)

@@ -1,8 +1,9 @@
-"""The start's own features of training examples, which no experience changes."""
+"""The start's own features, which no experience changes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from metacl.continual.model import Model
 from metacl.continual.moment import Moment
 from metacl.continual.pool import Minibatch
 from metacl.errors import ConfigError
+from metacl.learners.base import Batch
 
 ENCODED_TOGETHER = 256
 
@@ -31,3 +33,16 @@ def start_features(moment: Moment, addresses: Sequence[Address]) -> Iterator[tup
         with torch.no_grad():
             features = moment.model.features(moment.start, part.batch)
         yield part, features
+
+
+def features_of_test(moment: Moment, batch: Batch) -> Tensor:
+    """The same of a test's batch (B, D), computed once: a pool gives the same batch whenever its test is asked."""
+    known = _TESTS.setdefault(moment.model, {})
+    if id(batch) not in known:
+        with torch.no_grad():
+            known[id(batch)] = batch, moment.model.features(moment.start, batch)
+    return known[id(batch)][1]
+
+
+_TESTS: WeakKeyDictionary[Model, dict[int, tuple[Batch, Tensor]]] = WeakKeyDictionary()
+"""By model and the batch's identity, which is its own while it is held here."""
