@@ -55,6 +55,7 @@ class CausalLanguageModel(LabelWords):
     """See `CausalLanguageModelConfig`. A batch's `targets` are the tokens that count in each text, (B,)."""
 
     config: CausalLanguageModelConfig
+    own_input: ClassVar[str | None] = SCORED
 
     def __init__(
         self, config: CausalLanguageModelConfig, seed: int, device: torch.device, engine: Engine | None
@@ -78,9 +79,7 @@ class CausalLanguageModel(LabelWords):
         read = self.tokenizer(
             list(texts), truncation=True, max_length=self.config.max_length, return_offsets_mapping=True
         )
-        scored = [
-            self._scored(text, offsets) for text, offsets in zip(texts, read["offset_mapping"], strict=True)
-        ]
+        scored = [self._scored(text, offsets) for text, offsets in zip(texts, read["offset_mapping"], strict=True)]
         members, groups, order = self.groups(read["input_ids"])
         for positions, group in zip(members, groups, strict=True):
             length = group.inputs["input_ids"].shape[1]
@@ -114,9 +113,8 @@ class CausalLanguageModel(LabelWords):
         return self.ranks.collect(torch.cat([self._surprise(bound, group) for group in batch.groups]))[batch.order]
 
     def _surprise(self, bound: Params, group: Group) -> Tensor:
-        inputs = {name: tensor for name, tensor in group.inputs.items() if name != SCORED}
-        logits = self.forward(bound, Group(inputs, group.prefix), use_cache=False).logits[:, :-1].float()
-        surprise = F.cross_entropy(logits.transpose(1, 2), inputs["input_ids"][:, 1:], reduction="none")
+        logits = self.forward(bound, group, use_cache=False).logits[:, :-1].float()
+        surprise = F.cross_entropy(logits.transpose(1, 2), group.inputs["input_ids"][:, 1:], reduction="none")
         return (surprise * group.inputs[SCORED][:, 1:]).sum(1)
 
     def self_supervised_loss(self, params: Params, batch: Batch) -> Tensor:
