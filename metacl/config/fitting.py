@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from metacl.config.faults import NEEDS_GROUPS
 from metacl.config.sections import Sections
+from metacl.config.workers import Workers
+from metacl.learners import LearnerConfig
 from metacl.metagradients import ESTIMATORS
 from metacl.tasks import TASK_SOURCES
 
@@ -118,8 +120,13 @@ def _check_zero_stage(run: Sections) -> None:
             f"{' or '.join(map(str, possible))}. Set workers.zero_stage={possible[-1]}"
             f"{_estimator_for(stage, run.learner.double_backward)}"
         )
-    adapter = getattr(run.learner, "adapter", None)
-    if adapter is not None and adapter.prompt_tokens and run.workers.executor == "ray" and stage == 3:
+    check_prompt(run.learner, run.workers)
+
+
+def check_prompt(learner: LearnerConfig, workers: Workers) -> None:
+    """Raise `ValueError` for a prompt before embeddings that lie in shards."""
+    adapter = getattr(learner, "adapter", None)
+    if adapter is not None and adapter.prompt_tokens and workers.executor == "ray" and workers.zero_stage == 3:
         raise ValueError(
             "workers.zero_stage: 3, but a prompt comes before the embeddings, which are in shards then. "
             "Set workers.zero_stage=2, or learner.adapter.kind=lora"

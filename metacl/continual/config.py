@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
-from metacl.config import Workers, read_tree
+from metacl.config import Stragglers, Workers, read_tree
+from metacl.config.fitting import check_prompt
 from metacl.continual.strategies import STRATEGIES, Strategy, asked_by_name
 from metacl.continual.streams import STREAMS, StreamSource, TextDomains
 from metacl.continual.training import Training
@@ -29,6 +30,12 @@ class Measuring(Component):
     rows: PositiveInt = 256
 
 
+class StreamWorkers(Workers):
+    """As `metacl.config.Workers`, but a slow group is always waited for: experiences differ in length."""
+
+    stragglers: Stragglers = Stragglers(policy="wait")
+
+
 class ContinualConfig(Component):
     """A continual run. `output` defaults to ``runs/<name>``.
 
@@ -38,7 +45,8 @@ class ContinualConfig(Component):
     scenario : what a text's class is told apart from: all classes of the stream ("class"), those met so far ("seen"),
     or those of its own experience, which is then known in the test, too ("task"). strategies : none is fine-tuning.
     workers : as in a training's config; without the section it is one process without Ray. Seeds are learned side by
-    side, and tests are spread over the groups. A slow group is waited for: experiences differ.
+    side, and tests are spread over the groups; the ranks of a group share every batch. A slow group is waited for:
+    experiences differ. zero_stage : from 1 on the ranks hold a part each of the optimizer's state, too.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -52,7 +60,7 @@ class ContinualConfig(Component):
     strategies: tuple[Annotated[Strategy, chosen_from(STRATEGIES)], ...] = ()
     training: Training = Training()
     measuring: Measuring = Measuring()
-    workers: Workers = Workers(executor="local")
+    workers: StreamWorkers = StreamWorkers(executor="local")
 
     @property
     def compiles(self) -> bool:
@@ -95,20 +103,30 @@ class ContinualConfig(Component):
 
     def _check_workers(self) -> None:
         reasons = (
-            (self.workers.gpus_per_group > 0, "gpus_per_group", "learning a stream is for CPUs. Set it to 0"),
-            (self.workers.ranks_per_group > 1, "ranks_per_group", "one rank learns an experience. Set it to 1"),
-            (self.workers.zero_stage == 3, "zero_stage", "one rank holds the whole base. Set it to 0"),
-            (self.workers.gradient_shards > 1, "gradient_shards", "no gradients are combined. Set it to 1"),
-            (self.workers.tasks_per_forward > 1, "tasks_per_forward", "experiences come one by one. Set it to 1"),
             (
-                self.workers.stragglers.policy == "drop",
-                "stragglers.policy",
-                "every experience is learned, however long it takes. Set it to wait",
+                self.workers.zero_stage == 3 and self.learner.adapts_whole_model,
+                "zero_stage: 3 puts what is learned in parts, and strategies look at whole parameters. Set it to 2, or "
+                "learner.adapter to an adapter: then only the frozen base lies in shards",
+            ),
+            (
+                self.workers.gradient_shards > 1,
+                "gradient_shards: a group's gradients stay in it. Set it to 1; workers.ranks_per_group shares a batch",
+            ),
+            (
+                self.workers.tasks_per_forward > 1,
+                "tasks_per_forward: experiences come one by one. Set it to 1; seeds and tests are spread over "
+                "workers.groups",
+            ),
+            (
+                self.workers.stragglers.policy != "wait",
+                f"stragglers.policy: {self.workers.stragglers.policy}, but experiences differ in length, so none is "
+                f"late. Set it to wait; workers.task_timeout_s ends a group that hangs",
             ),
         )
-        for holds, key, reason in reasons:
+        for holds, reason in reasons:
             if holds:
-                raise ValueError(f"workers.{key}: {reason}; seeds and tests are spread over workers.groups")
+                raise ValueError(f"workers.{reason}")
+        check_prompt(self.learner, self.workers)
 
     @property
     def folder(self) -> Path:

@@ -8,6 +8,9 @@ For examples x_b with p(c | x) the model's answer and ∇ the gradient in the pa
   language model with the mean over a text's tokens in the place of log p
 - batched    mean over minibatches of the squared gradient of the *mean* loss, what Avalanche computes: smaller than
   empirical by about the size of a minibatch where gradients do not agree
+
+The ranks of a worker group take an example each, and their sums are added; of a minibatch each takes a part, as in a
+step.
 """
 
 from __future__ import annotations
@@ -51,29 +54,46 @@ def fisher(
         return _batched(moment, params, addresses, batch_size, bind)
     if kind in ("exact", "sampled") and not moment.model.classes:
         raise ConfigError(f"strategies: a {kind} Fisher needs classes. Set fisher=empirical, or batched.")
+    ranks, alone = moment.model.learner.ranks, moment.alone(addresses)
     random = moment.random(2)
+    draws = [random.below(2**31) for _ in addresses]
+    classes = _classes(moment, addresses)
     leaves = as_leaves(params)
     total = {name: torch.zeros_like(tensor) for name, tensor in params.items()}
-    for minibatch in moment.minibatches(addresses, 1):
-        outputs = moment.model.outputs(bind(leaves), minibatch.batch)
+    for together, own, counts in ranks.portion(range(len(addresses))):
+        minibatch = alone.minibatch([addresses[own]])
+        outputs = alone.model.outputs(bind(leaves), minibatch.batch)
         targets = minibatch.batch.targets
         assert targets is not None
         if kind == "empirical":
-            logs, weights = [moment.model.log_likelihoods(outputs, targets, minibatch.allowed)[0]], [1.0]
+            logs, weights = [alone.model.log_likelihoods(outputs, targets, minibatch.allowed)[0]], [1.0]
         else:
             scores = among(outputs, minibatch.allowed)
             every = scores.log_softmax(-1)[0]
             if kind == "exact":
-                asked = [c for c in range(len(every)) if bool(torch.isfinite(every[c]))]
-                weights = [float(every[c].detach().exp()) for c in asked]
+                asked = _repeated(classes[own], max(len(classes[place]) for place in together))
+                logs = [every[c] for c, _ in asked]
+                weights = [float(every[c].detach().exp()) if first else 0.0 for c, first in asked]
             else:
-                asked, weights = [int(choose(scores, 1, random.below(2**31))[0, 0])], [1.0]
-            logs = [every[c] for c in asked]
+                logs, weights = [every[int(choose(scores, 1, draws[own])[0, 0])]], [1.0]
         for place, (log, weight) in enumerate(zip(logs, weights, strict=True)):
             again = place + 1 < len(logs)
             for name, gradient in _gradient(log, leaves, again).items():
-                total[name] += weight * gradient.square()
-    return {name: tensor / len(addresses) for name, tensor in total.items()}
+                total[name] += weight * counts * gradient.square()
+    return {name: ranks.total(tensor) / len(addresses) for name, tensor in total.items()}
+
+
+def _classes(moment: Moment, addresses: Sequence[Address]) -> list[list[int]]:
+    """Those that each example is told apart from."""
+    allowed = moment.pool.allowed(addresses, moment.experience)
+    if allowed is None:
+        return [list(range(moment.model.classes))] * len(addresses)
+    return [[c for c, possible in enumerate(row) if possible] for row in allowed.tolist()]
+
+
+def _repeated(classes: Sequence[int], count: int) -> list[tuple[int, bool]]:
+    """`count` of them, and whether for the first time. Where the base lies in shards ranks differentiate in step."""
+    return [(classes[place % len(classes)], place < len(classes)) for place in range(count)]
 
 
 def _batched(moment: Moment, params: Params, addresses: Sequence[Address], batch_size: int, bind: Bind) -> Params:

@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from torch import Tensor
 from metacl.continual.experience import Address, Stream
 from metacl.continual.model import HEAD_BIAS, HEAD_WEIGHT, Model, among, kl_divergence
 from metacl.continual.moment import Moment
+from metacl.continual.parted_optimizer import displacement_in_parts
 from metacl.continual.pool import Minibatch, Pool
 from metacl.continual.record import Record
 from metacl.continual.strategies import State, Strategy, asked_by_name, stored
@@ -112,6 +114,8 @@ class ContinualLoop:
         Steps of an experience after which its test is asked.
     test_rows : int
         Examples that are asked together.
+    optimizer_in_parts : bool
+        Whether the ranks that share the learner's batches hold a part each of the optimizer's state.
 
     Raises
     ------
@@ -131,6 +135,7 @@ class ContinualLoop:
         scenario: str = "class",
         curve: Sequence[int] = (),
         test_rows: int = 256,
+        optimizer_in_parts: bool = False,
     ) -> None:
         classes = len(stream.class_names)
         if classes and isinstance(learner, LabelWords):
@@ -139,7 +144,7 @@ class ContinualLoop:
         unknown = sorted(set(start or {}) - set(whole))
         if unknown:
             raise ConfigError(f"start: the learner has no {unknown[0]}. Start from an initialization of this learner.")
-        whole.update(start or {})
+        whole.update({name: tensor.to(learner.device) for name, tensor in (start or {}).items()})
         trained, frozen = training.split(whole)
         self.model = Model(learner, classes, frozen)
         if self.model.has_own_head and HEAD_WEIGHT in frozen:
@@ -149,6 +154,9 @@ class ContinualLoop:
         self.training = training
         self.strategies = tuple(strategies)
         self.curve = tuple(sorted(set(curve)))
+        self._displacement = training.optimizer.displacement
+        if optimizer_in_parts and learner.ranks.size > 1:
+            self._displacement = partial(displacement_in_parts, training.optimizer, learner.ranks)
         self._seed = seed
         self._scenario = scenario
         self._pool = Pool(learner, stream, test_rows, self._columns(), by_time=scenario == "seen")
@@ -275,9 +283,7 @@ class ContinualLoop:
         gradient, task_gradient = self._gradients(moment, minibatch, leaves, together)
         for at, strategy, state in together:
             gradient = strategy.gradient(at, params, gradient, state)
-        moved, optimizer_state = self.training.optimizer.displacement(
-            params, gradient, optimizer_state, self._rates, moment.step
-        )
+        moved, optimizer_state = self._displacement(params, gradient, optimizer_state, self._rates, moment.step)
         after = {name: tensor - moved[name] for name, tensor in params.items()}
         settled = []
         for at, strategy, state in together:
@@ -297,9 +303,8 @@ class ContinualLoop:
             total = total if penalty is None else total + penalty
         if not bool(torch.isfinite(total)):
             raise TrainingError(
-                f"the loss is not finite in experience {moment.experience}, step {moment.step}. Lower "
-                f"training.learning_rate, or the strategies' strength "
-                f"(ewc has step=proximal, which is stable)."
+                f"the loss is not finite in experience {moment.experience}, step {moment.step} of seed {moment.seed}. "
+                f"Lower training.learning_rate, or the strategies' strength (ewc has step=proximal, which is stable)."
             )
         task = _gradient(loss, leaves, keep=total is not loss) if self._separate else {}
         if total is loss and task:
@@ -322,8 +327,9 @@ class ContinualLoop:
             return params
         with torch.no_grad():
             parts = [self.model.features(params, p.batch) for p in moment.minibatches(chosen, 256)]
-        places = torch.tensor([new.index(self.stream.label(address)) for address in chosen])
-        means = class_means(torch.cat(parts), places, len(new))
+        features = torch.cat(parts)
+        places = torch.tensor([new.index(self.stream.label(address)) for address in chosen], device=features.device)
+        means = class_means(features, places, len(new))
         weight, bias = params[HEAD_WEIGHT].clone(), params[HEAD_BIAS].clone()
         weight[new], bias[new] = 2 * means, -(means * means).sum(-1)
         return {**params, HEAD_WEIGHT: weight, HEAD_BIAS: bias}
@@ -375,7 +381,8 @@ class ContinualLoop:
         columns = torch.zeros(len(self.stream), len(self.stream.class_names), dtype=torch.bool)
         for k, experience in enumerate(self.stream.experiences):
             columns[k, experience.classes()] = True
-        return columns.cumsum(0).bool() if self._scenario == "seen" else columns
+        columns = columns.cumsum(0).bool() if self._scenario == "seen" else columns
+        return columns.to(self.model.learner.device)
 
     def _can_be_right(self, k: int, experience: int) -> bool:
         """Whether any class of an experience's test may be answered; if none, asking tells nothing."""

@@ -60,6 +60,12 @@ class Moment:
         """All of them, `size` at a time."""
         return self.pool.minibatches(addresses, size, self.experience)
 
+    def alone(self, addresses: Sequence[Address]) -> Moment:
+        """The same moment for minibatches that are this rank's own. addresses : all that any rank will ask for."""
+        learner = self.model.learner.alone()
+        model = Model(learner, self.model.classes, self.model.frozen)
+        return replace(self, model=model, pool=self.pool.alone(addresses))
+
     @cached_property
     def new(self) -> list[int]:
         """Classes that this experience brings, sorted."""

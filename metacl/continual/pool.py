@@ -3,10 +3,14 @@
 What lies below the first adapted layer is computed when an experience is first asked for, once; a minibatch only picks
 rows, and goes through the model in groups of similar length. Within a group shorter rows are filled up with zeros that
 no model here looks at: their attention mask is zero.
+
+The ranks of a worker group encode a part each, and tell each other: any example may be any rank's in a minibatch, which
+they share as they share every batch.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +22,7 @@ from metacl.continual.experience import Address, Examples, Stream
 from metacl.errors import ConfigError
 from metacl.learners.base import Batch, Group, Learner
 from metacl.learners.length_groups import length_groups
+from metacl.learners.ranks import RankGroup
 
 MASK = "attention_mask"
 
@@ -67,12 +72,29 @@ class Pool:
         """Training examples together, in the order given. now : the experience that is being learned."""
         found = [self._row(address) for address in addresses]
         rows, targets = [row for row, _ in found], torch.stack([target for _, target in found])
-        members = length_groups([length_of(row) for row in rows])
-        order = torch.tensor([place for group in members for place in group]).argsort()
-        batch = Batch([joined([rows[place] for place in group]) for group in members], order, targets)
-        when = [now if self._by_time else experience for experience, _ in addresses]
-        allowed = None if self.columns is None else self.columns[when]
-        return Minibatch(tuple(addresses), batch, allowed)
+        lengths = [length_of(row) for row in rows]
+        everyones = length_groups(lengths)
+        members, order = self._learner.ranks.share(everyones)
+        groups = [
+            joined([rows[place] for place in own], max(lengths[place] for place in together))
+            for together, own in zip(everyones, members, strict=True)
+        ]
+        batch = Batch(groups, order.to(self._learner.device), targets)
+        return Minibatch(tuple(addresses), batch, self.allowed(addresses, now))
+
+    def allowed(self, addresses: Sequence[Address], now: int) -> Tensor | None:
+        """The classes that each training example may be told apart from, (B, N); None for all."""
+        if self.columns is None:
+            return None
+        return self.columns[[now if self._by_time else experience for experience, _ in addresses]]
+
+    def alone(self, addresses: Sequence[Address]) -> Pool:
+        """The same examples for minibatches that are this rank's own. addresses : all that any rank will ask for."""
+        for address in addresses:
+            self._row(address)  # what is not there is encoded by all ranks together
+        view = copy.copy(self)
+        view._learner = self._learner.alone()
+        return view
 
     def minibatches(self, addresses: Sequence[Address], size: int, now: int = 0) -> Iterator[Minibatch]:
         """All of them, `size` at a time."""
@@ -105,18 +127,31 @@ class Pool:
         experience, place = address
         if place not in self._held.get(experience, {}):
             # All of it, because what a row is may depend on the last bit on those it is encoded with.
-            batches = self._encoded(self.stream.experiences[experience].train)
+            ranks = self._learner.ranks
+            batches = [exchanged(batch, ranks) for batch in self._encoded(self.stream.experiences[experience].train)]
             self._held[experience] = dict(enumerate(row for batch in batches for row in rows_of(batch)))
         return self._held[experience][place]
 
 
-def rows_of(batch: Batch) -> list[Row]:
-    """Every example of a batch by itself. Raises `ConfigError` for shared rows."""
+def exchanged(batch: Batch, ranks: RankGroup) -> Batch:
+    """A batch with the rows of all ranks. Raises `ConfigError` for rows that texts share."""
     if any(group.pool is not None for group in batch.groups):
         raise ConfigError(
             "learner.padding: packed lays several texts into a row, and a minibatch here picks texts. "
             "Set learner.padding=groups."
         )
+    groups = [
+        Group(
+            {name: ranks.exchange(tensor) for name, tensor in group.inputs.items()},
+            None if group.prefix is None else ranks.exchange(group.prefix),
+        )
+        for group in batch.groups
+    ]
+    return Batch(groups, batch.order, batch.targets)
+
+
+def rows_of(batch: Batch) -> list[Row]:
+    """Every example of a batch by itself; all are here."""
     rows = [(group, row) for group in batch.groups for row in range(len(next(iter(group.inputs.values()))))]
     assert batch.targets is not None, "a row needs a target"
     return [(rows[place], target) for place, target in zip(batch.order.tolist(), batch.targets, strict=True)]
@@ -136,14 +171,13 @@ def length_of(row: tuple[Group, int]) -> int:
     return int(group.inputs[MASK][place].nonzero().max()) + 1 if MASK in group.inputs else 0
 
 
-def joined(rows: Sequence[tuple[Group, int]]) -> Group:
-    """Rows of several groups as one group, as long as the longest of them needs."""
+def joined(rows: Sequence[tuple[Group, int]], length: int) -> Group:
+    """Rows of several groups as one group, `length` tokens long where rows have lengths."""
     names = list(rows[0][0].inputs)
     inputs = {name: _stacked([group.inputs[name][row] for group, row in rows]) for name in names}
     prefixes = [group.prefix[row] for group, row in rows if group.prefix is not None]
     prefix = _stacked(prefixes) if prefixes else None
     if MASK in inputs:
-        length = max(map(length_of, rows))
         inputs = {name: tensor[:, :length] for name, tensor in inputs.items()}
         prefix = None if prefix is None else prefix[:, :length]
     return Group(inputs, prefix)

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import yaml
 
-from metacl.config import Stragglers
 from metacl.continual.config import ContinualConfig
 from metacl.continual.course import Course, Courses
 from metacl.continual.record import Record
@@ -22,6 +21,7 @@ from metacl.continual.starts import read_start, write_model
 from metacl.continual.worker import ContinualWorker, make_loop
 from metacl.coordination.executor import LocalPool, Notify, WorkerPool, running
 from metacl.coordination.interrupt import StopRequested, StopSignals
+from metacl.coordination.memory_plan import weightless_learner
 from metacl.coordination.run_folder import RunFolder, differing_keys, write_text
 from metacl.errors import ConfigError, ResourceError, RunInterrupted
 from metacl.learners.base import use_threads
@@ -52,7 +52,7 @@ def run_continual(config: ContinualConfig, notify: Notify) -> dict[str, Any]:
     with folder.locked():
         _check_folder(folder, config)
         first = config.seeds[0]
-        learner = config.learner.build(first)
+        learner = weightless_learner(config.learner, first, config.workers)
         make_loop(config, first, streams[first], learner)  # raises if its parts do not fit
         if config.start is not None:
             for seed in config.seeds:
@@ -98,7 +98,7 @@ def _pool(config: ContinualConfig, notify: Notify) -> WorkerPool:
     from metacl.coordination.scheduler import Scheduler
 
     # Experiences take differently long, so none is late; and they take long, so none waits for a group that is busy.
-    return RayPool(config, notify, ContinualWorker, Scheduler(Stragglers(policy="wait"), queue=1))
+    return RayPool(config, notify, ContinualWorker, Scheduler(config.workers.stragglers, queue=1))
 
 
 def _check_folder(folder: RunFolder, config: ContinualConfig) -> None:

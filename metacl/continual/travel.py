@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import fields
-from typing import Any
+from dataclasses import fields, replace
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -24,6 +24,16 @@ Bytes = NDArray[np.uint8]
 
 class Travels:
     """Base of dataclasses with `params`, a dict of tensors, and `states`, a tuple of such; the rest is plain."""
+
+    params: dict[str, Tensor]
+    states: tuple[dict[str, Tensor], ...]
+
+    def on(self, device: torch.device) -> Self:
+        """The same with its tensors there."""
+        params, *states = [
+            {name: tensor.to(device) for name, tensor in tensors.items()} for tensors in (self.params, *self.states)
+        ]
+        return replace(self, params=params, states=tuple(states))  # type: ignore[type-var]  # what derives is one
 
     def __reduce__(self) -> tuple[Any, ...]:
         rest = {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]

@@ -1,5 +1,8 @@
 """What one rank needs to compute any part of a continual run, and the parts: begin, learn an experience, ask tests.
 
+Several ranks of a group compute the same part: they share every batch, and all else is the same on each. What is sent
+and what comes back lies in the machine's memory, wherever the model does.
+
 A part depends on what it is sent and its address alone, so any worker may compute it, and another one again if the
 first is lost. Addresses: (valid, seed, 0, 0) begins; (train, seed, k, 0) learns experience k; (test, seed, k, part)
 asks a share of the tests after it.
@@ -17,7 +20,7 @@ from metacl.continual.experience import Stream
 from metacl.continual.loop import Asked, ContinualLoop, Learned, Standing, Trained
 from metacl.continual.starts import read_start
 from metacl.coordination.flat import Flat
-from metacl.coordination.worker import Work
+from metacl.coordination.worker import Work, rank_device
 from metacl.errors import ConfigError
 from metacl.learners.base import CPU, Learner, Params, use_threads
 from metacl.learners.engine import Engine
@@ -36,6 +39,7 @@ def make_loop(config: ContinualConfig, seed: int, stream: Stream, learner: Learn
         scenario=config.scenario,
         curve=config.measuring.curve,
         test_rows=config.measuring.rows,
+        optimizer_in_parts=config.workers.zero_stage > 0,
     )
 
 
@@ -47,6 +51,7 @@ class ContinualWorker:
     def __init__(self, config: ContinualConfig, engine: Engine | None = None) -> None:
         use_threads(config.workers.threads)
         self._config, self._engine = config, engine
+        self.device = rank_device(config.workers)
         self._learner = self._build(config.seeds[0])
         self._loops: dict[int, ContinualLoop] = {}
 
@@ -64,7 +69,7 @@ class ContinualWorker:
         self._loops = {seed: loop for seed, loop in self._loops.items() if seed in seeds}
 
     def _build(self, seed: int) -> Learner:
-        return self._config.learner.build(seed, CPU, self._engine)
+        return self._config.learner.build(seed, self.device, self._engine)
 
 
 @dataclass(frozen=True)
@@ -84,8 +89,9 @@ class Begin(Work[Begun]):
     def __call__(self, worker: ContinualWorker, address: TaskAddress, meta: Flat) -> Begun:
         """Raises `ConfigError` if the run began from something else."""
         loop = worker.loop(address.seed)
+        frozen = {name: tensor.to(CPU) for name, tensor in loop.model.frozen.items()}
         if self.stored is None:
-            return Begun(loop.begin(), loop.model.frozen)
+            return Begun(loop.begin().on(CPU), frozen)
         if self.stored.record.start != loop.start_fingerprint():
             raise ConfigError(
                 "start: it is not what this run began from. Restore it, or give another folder (output=…) for a new "
@@ -93,7 +99,8 @@ class Begin(Work[Begun]):
             )
         # Files are sorted by name; sums go in the model's order.
         params = {name: self.stored.params[name] for name in loop.start}
-        return Begun(loop.extended(Standing(params, self.stored.states, self.stored.record)), loop.model.frozen)
+        stored = Standing(params, self.stored.states, self.stored.record).on(worker.device)
+        return Begun(loop.extended(stored).on(CPU), frozen)
 
 
 @dataclass(frozen=True)
@@ -104,7 +111,7 @@ class Learn(Work[Learned]):
 
     def __call__(self, worker: ContinualWorker, address: TaskAddress, meta: Flat) -> Learned:
         """Raises `TrainingError` if a loss is not finite."""
-        return worker.loop(address.seed).fit(address.step, self.before)
+        return worker.loop(address.seed).fit(address.step, self.before.on(worker.device)).on(CPU)
 
 
 @dataclass(frozen=True)
@@ -116,8 +123,8 @@ class Ask(Work[dict[int, Asked]]):
 
     def __call__(self, worker: ContinualWorker, address: TaskAddress, meta: Flat) -> dict[int, Asked]:
         """By experience."""
-        loop = worker.loop(address.seed)
-        return {experience: loop.ask(address.step, self.after, experience) for experience in self.experiences}
+        loop, after = worker.loop(address.seed), self.after.on(worker.device)
+        return {experience: loop.ask(address.step, after, experience) for experience in self.experiences}
 
 
 @dataclass(frozen=True)

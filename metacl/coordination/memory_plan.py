@@ -17,7 +17,7 @@ from transformers import AutoConfig, PreTrainedModel
 from metacl.config import RunConfig, Workers
 from metacl.learners.adapted import Adapted, whole_model
 from metacl.learners.adapting import ShardedModel
-from metacl.learners.base import STEP_SIZE, Learner, Params, as_leaves
+from metacl.learners.base import STEP_SIZE, Learner, LearnerConfig, Params, as_leaves
 from metacl.learners.engine import Engine
 from metacl.learners.gathered import SHARDED, gather_in_layers
 from metacl.learners.live_memory import LiveMemory
@@ -54,10 +54,16 @@ class RankMemory:
         return self.base - self.offloaded + self.gathered + self.trajectory + self.activations
 
 
+def weightless_learner(config: LearnerConfig, seed: int, workers: Workers) -> Learner:
+    """A learner without weights, as the driver of a run needs it: for names, shapes and what is stored beside them."""
+    with _Walk():
+        return config.build(seed, META, _WeightlessEngine(workers))
+
+
 def weightless(config: RunConfig) -> tuple[Learner, Params]:
     """The run's learner and meta-parameters without weights. Raises `ConfigError` if the estimator cannot take it."""
     with _Walk():
-        learner = config.learner.build(config.seed, META, _WeightlessEngine(config.workers))
+        learner = weightless_learner(config.learner, config.seed, config.workers)
         config.estimator.check_learner(learner)
         parameters = config.objective.meta_parameters(learner, config.inner, config.episodes.ways)
         return learner, as_leaves({name: tensor.to(META) for name, tensor in parameters.items()})

@@ -92,12 +92,11 @@ class Worker:
     read = staticmethod(config_from_dict)
 
     def __init__(self, config: RunConfig, engine: Engine | None = None) -> None:
-        device = torch.device("cuda" if config.workers.gpus_per_group else "cpu")
         use_threads(config.workers.threads)
         self.config = config
         self.rank = engine.ranks.rank if engine is not None else 0
         self.source = config.data.open()
-        self.learner = config.learner.build(config.seed, device, engine)
+        self.learner = config.learner.build(config.seed, rank_device(config.workers), engine)
         self.initial: Params = config.objective.meta_parameters(self.learner, config.inner, config.episodes.ways)
         self.layout = FlatLayout.of(self.initial)
         self.partition = config.inner.partitioned(self.learner.partition)
@@ -117,6 +116,11 @@ class Worker:
     def parameters(self, meta: Flat) -> Params:
         """The buffer as named tensors on this worker's device."""
         return {name: tensor.to(self.learner.device) for name, tensor in self.layout.unflatten(meta).items()}
+
+
+def rank_device(workers: Workers) -> torch.device:
+    """Where a rank computes: its GPU, the only one that it sees, or the CPU."""
+    return torch.device("cuda" if workers.gpus_per_group else "cpu")
 
 
 class Work(ABC, Generic[R]):

@@ -6,6 +6,7 @@ loss that are differentiable in them; the frozen base never changes and never en
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from metacl.errors import ConfigError
 from metacl.learners.partition import Partition
+from metacl.learners.ranks import RankGroup
 from metacl.learners.samples import Samples, choose
 from metacl.registry import Component, Registry
 from metacl.tasks.episode import ArrayEpisode, Episode, TaskAddress
@@ -164,6 +166,8 @@ class Learner(ABC):
         Where the model lies and batches are put.
     base_parameters : int
         Numbers held by the frozen model.
+    ranks : RankGroup
+        Who shares the batches. Default: nobody, and where there are several ranks each computes all of them.
     partition : Partition
         Which of the adaptable parameters are parts of what the ranks of a group hold together. Default: none.
     module : nn.Module or None
@@ -175,6 +179,7 @@ class Learner(ABC):
     width: int | None = None
     device: torch.device
     base_parameters: int
+    ranks = RankGroup()
     partition = Partition()
 
     @cached_property
@@ -193,6 +198,12 @@ class Learner(ABC):
     @abstractmethod
     def loss(self, params: Params, batch: Batch) -> Tensor:
         """Mean loss over the batch, a scalar."""
+
+    def alone(self) -> Self:
+        """A view of the same weights for batches that are this rank's own, so that no rows and gradients are summed."""
+        view = copy.copy(self)
+        view.ranks = RankGroup()
+        return view
 
     def without_prompt(self) -> Self:
         """The same model without embeddings of its own before a text, as it was pretrained. Default: itself."""
@@ -246,6 +257,7 @@ class Learner(ABC):
 
 
 CPU = torch.device("cpu")
+
 
 class LearnerConfig(Component):
     """How a learner is made, as a config names it."""

@@ -13,11 +13,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+T = TypeVar("T")
 
 
 class RankLost(RuntimeError):
@@ -92,6 +94,27 @@ class RankGroup:
         with collective():
             dist.all_gather_single(whole, part.contiguous())
         return whole
+
+    def exchange(self, rows: Tensor) -> Tensor:
+        """`collect` for what has no derivative, of any type and to the bit: it sums nothing."""
+        if self.size == 1:
+            return rows
+        raw = self.gather(rows.contiguous().reshape(-1).view(torch.uint8))
+        return raw.view(rows.dtype).view(self.size, *rows.shape).transpose(0, 1).flatten(0, 1)
+
+    def portion(self, items: Sequence[T]) -> Iterator[tuple[Sequence[T], T, bool]]:
+        """Items one by one, each on one rank, for what the ranks compute apart; as many steps on every rank.
+
+        Yields
+        ------
+        together : the items of this step, one a rank
+        own : this rank's
+        counts : bool
+            False if another rank has the same one, because there are no more.
+        """
+        for first in range(0, len(items), self.size):
+            together = items[first : first + self.size]
+            yield together, together[self.rank % len(together)], self.rank < len(together)
 
     def reduce_scatter(self, whole: Tensor) -> Tensor:
         """This rank's part (n,) of the sum over ranks of (n · size,)."""

@@ -132,18 +132,38 @@ def test_what_arrives_is_what_was_sent():
 @pytest.mark.parametrize(
     ("workers", "part"),
     [
-        ({"ranks_per_group": 2}, r"workers\.ranks_per_group: one rank learns"),
-        ({"gpus_per_group": 1}, r"workers\.gpus_per_group: .* for CPUs"),
-        ({"zero_stage": 3}, r"workers\.zero_stage: one rank holds"),
+        ({"ranks_per_group": 2, "gpus_per_group": 1}, r"workers\.gpus_per_group: .* Set it to 0 or 2"),
         ({"gradient_shards": 2}, r"workers\.gradient_shards"),
         ({"tasks_per_forward": 2}, r"workers\.tasks_per_forward"),
-        ({"stragglers": {"policy": "drop"}}, r"workers\.stragglers\.policy: every experience"),
+        ({"stragglers": {"policy": "drop"}}, r"workers\.stragglers\.policy: drop, but .* Set it to wait"),
+        ({"stragglers": {"policy": "reissue"}}, r"workers\.stragglers\.policy: reissue, but .* Set it to wait"),
         ({"executor": "local", "groups": 2}, "the local executor is one process"),
     ],
 )
 def test_workers_that_cannot_be(config, workers, part):
     with pytest.raises(ConfigError, match=part):
         config(workers=workers)
+
+
+@pytest.mark.parametrize(
+    ("adapter", "part"),
+    [
+        (None, r"workers\.zero_stage: 3 puts what is learned in parts, .* Set it to 2, or learner\.adapter"),
+        ({"kind": "prompt"}, r"workers\.zero_stage: 3, but a prompt comes before the embeddings"),
+    ],
+)
+def test_a_sharded_base_is_for_adapters(config, adapter, part):
+    learner = {"name": "text_classifier", "model": "x", "adapter": adapter}
+    with pytest.raises(ConfigError, match=part):
+        config(learner=learner, workers={"ranks_per_group": 2, "zero_stage": 3})
+    assert config(learner=learner, workers={"ranks_per_group": 2, "gpus_per_group": 2, "zero_stage": 2})
+
+
+def test_what_is_sent_lies_on_one_device_and_is_computed_with_on_another():
+    before = Trained({"w": torch.zeros(2)}, ({"mask": torch.ones(1, dtype=torch.bool)}, {}))
+    there = before.on(torch.device("meta"))
+    assert {there.params["w"].device.type, there.states[0]["mask"].device.type} == {"meta"}
+    assert before.params["w"].device.type == "cpu" and there.states[1] == {}
 
 
 def test_workers_of_a_run_may_change_but_not_what_bits_depend_on(config):

@@ -33,3 +33,12 @@ def test_a_broken_message_is_a_lost_rank():
 
     with pytest.raises(RankLost, match="a message among the ranks failed \\(gone\\)"), collective():
         raise RuntimeError("gone\nmore")
+
+
+@given(st.lists(st.integers(), max_size=12), st.integers(1, 4))
+def test_portions_count_every_item_once_in_as_many_steps_on_each_rank(items, ranks):
+    portions = [list(RankGroup(rank, ranks).portion(items)) for rank in range(ranks)]
+    assert {len(steps) for steps in portions} == {-(-len(items) // ranks)}
+    counted = [own for steps in zip(*portions, strict=True) for _, own, counts in steps if counts]
+    assert counted == items
+    assert all(own in together for steps in portions for together, own, _ in steps)

@@ -46,8 +46,8 @@ class Rank:
         extra = {"zero_optimization": {"stage3_param_persistence_threshold": 0}}
         return make_engine(ZeroOptions(stage, offload, extra=extra), self.environment, gpu=False)
 
-    def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        return function(self, *arguments)
+    def call(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        return function(self, *arguments, **options)
 
 
 class Ranks:
@@ -56,11 +56,11 @@ class Ranks:
     def __init__(self, actors: list[Any]) -> None:
         self._actors = actors
 
-    def call(self, function: Callable[..., Any], *arguments: Any) -> list[Any]:
-        """``function(rank, *arguments)`` on each rank, at once."""
+    def call(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> list[Any]:
+        """``function(rank, *arguments, **options)`` on each rank, at once."""
         import ray
 
-        return ray.get([actor.call.remote(function, *arguments) for actor in self._actors])
+        return ray.get([actor.call.remote(function, *arguments, **options) for actor in self._actors])
 
 
 def meta_gradient(

@@ -61,7 +61,7 @@ class Experts(Strategy):
         total, products = self._sums(moment, addresses)
         count = len(addresses)
         if KEYS not in state:
-            chosen, keys, counts = 0, total.unsqueeze(0), torch.tensor([count])
+            chosen, keys, counts = 0, total.unsqueeze(0), torch.tensor([count], device=total.device)
             return params, {KEYS: keys, COUNTS: counts, CURRENT: torch.tensor(chosen), **products}
         if PRODUCTS in state:
             products = {PRODUCTS: state[PRODUCTS] + products[PRODUCTS]}
@@ -76,7 +76,7 @@ class Experts(Strategy):
         else:
             chosen = len(state[KEYS])
             keys = torch.cat([state[KEYS], total.unsqueeze(0)])
-            counts = torch.cat([state[COUNTS], torch.tensor([count])])
+            counts = torch.cat([state[COUNTS], torch.tensor([count], device=total.device)])
             begun = moment.start if self.begin_from == "start" else params
         return begun, {**state, KEYS: keys, COUNTS: counts, CURRENT: torch.tensor(chosen), **products}
 
