@@ -12,7 +12,7 @@ import hashlib
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -172,10 +172,12 @@ class ContinualLoop:
         """Before the first experience, with everything asked once."""
         record = Record.new(self.stream, self.model.measure, parameter_count(self.start), self.start_fingerprint())
         standing = Standing(self.start, tuple({} for _ in self.strategies), record)
-        return Standing(standing.params, standing.states, record.with_baseline(self._row(standing, 0)))
+        baseline = self._row(standing, 0)
+        return Standing(standing.params, standing.states, record.with_baseline(baseline, self._at_random()))
 
     def extended(self, standing: Standing) -> Standing:
-        """A standing whose stream was shorter, for this one: the head grows, and the new experiences are asked."""
+        """A stored standing for this stream, which may be longer: the head grows, and the new experiences are asked."""
+        standing = replace(standing, record=replace(standing.record, random=tuple(self._at_random())))
         known = len(standing.record.experiences)
         if known == len(self.stream):
             return standing
@@ -363,6 +365,19 @@ class ContinualLoop:
                 self._first_answers[experience] = [self.model.outputs(self.start, batch) for batch in batches]
         pairs = zip(self._first_answers[experience], now, strict=True)
         return tuple((float(kl_divergence(before, after)) * len(after), len(after)) for before, after in pairs)
+
+    def _at_random(self) -> list[float | None]:
+        """b̄: each experience at random initialization, told apart as it is when it comes next."""
+        places = [(max(i - 1, 0), i) for i in range(len(self.stream))]
+        if self.model.has_random_start:
+            initial = Trained(self.model.start(), tuple({} for _ in self.strategies))
+            return [self._asked(initial, k, i) if self._can_be_right(k, i) else None for k, i in places]
+        return [
+            self.model.chance(self.stream.experiences[i].test.labels, self._allowed(k, i))
+            if self._can_be_right(k, i)
+            else None
+            for k, i in places
+        ]
 
     def _columns(self) -> Tensor | None:
         """The classes that examples of each experience are told apart from, (T, N); None for all."""

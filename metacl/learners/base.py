@@ -160,6 +160,8 @@ class Learner(ABC):
         The adaptable parameters as the pretrained model starts with them (leaf tensors without gradient).
     width : int or None
         D, the size of a feature vector; None where there are no features and no head is put on top.
+    vocabulary : int
+        V, the tokens that a language model chooses the next one from; 0 where there are none.
     device : torch.device
         Where the model lies and batches are put.
     base_parameters : int
@@ -173,6 +175,7 @@ class Learner(ABC):
     module: nn.Module | None = None
     initial: Params
     width: int | None = None
+    vocabulary: int = 0
     device: torch.device
     base_parameters: int
     partition = Partition()
@@ -246,6 +249,7 @@ class Learner(ABC):
 
 
 CPU = torch.device("cpu")
+
 
 class LearnerConfig(Component):
     """How a learner is made, as a config names it."""

@@ -68,6 +68,7 @@ class CausalLanguageModel(LabelWords):
             self.tokenizer.pad_token = self.tokenizer.eos_token or self.tokenizer.unk_token
         if self.tokenizer.pad_token is None:
             raise ConfigError(f"learner.model: {config.model} has a tokenizer with neither a pad nor an eos token.")
+        self.vocabulary = self.adapted.model.config.vocab_size
         self._completions = Completions(self, config.completion_tokens, config.max_length)
 
     def encode(self, texts: Sequence[str], labels: Sequence[int] | None) -> Batch:
@@ -78,9 +79,7 @@ class CausalLanguageModel(LabelWords):
         read = self.tokenizer(
             list(texts), truncation=True, max_length=self.config.max_length, return_offsets_mapping=True
         )
-        scored = [
-            self._scored(text, offsets) for text, offsets in zip(texts, read["offset_mapping"], strict=True)
-        ]
+        scored = [self._scored(text, offsets) for text, offsets in zip(texts, read["offset_mapping"], strict=True)]
         members, groups, order = self.groups(read["input_ids"])
         for positions, group in zip(members, groups, strict=True):
             length = group.inputs["input_ids"].shape[1]

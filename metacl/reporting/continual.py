@@ -18,6 +18,7 @@ SHARES = (
     "learning_accuracy",
     "backward_transfer",
     "forward_transfer",
+    "forward_transfer_from_start",
     "forgetting_chaudhry",
     "forgetting_mammoth",
     "forgetting_avalanche",
@@ -32,6 +33,9 @@ def continual_table(results: Mapping[str, Any], console: Console) -> None:
     console.print(Text(f"{results['run']}: {' + '.join(names)}, start {results['start']}, {seeds} seed(s)\n"))
     table = Table("", "mean", "95 % interval", box=None)
     for name, found in results["metrics"].items():
+        if found is None:
+            table.add_row(name.replace("_", " "), "–", "not defined: see metacl/continual/metrics.py")
+            continue
         percent = name in SHARES and results["measure"] == "accuracy"
         scale, digits, unit = (100, 2, " %") if percent else (1, 3, "")
         interval = (

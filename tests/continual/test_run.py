@@ -1,6 +1,7 @@
 """A run from its config: stopped and resumed it is the same run; it goes on with a longer stream; mistakes are said."""
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -19,7 +20,7 @@ from metacl.continual.worker import make_loop
 from metacl.errors import ConfigError, RunInterrupted
 from metacl.initialization import write_initialization
 from tests.continual.everything import EVERYTHING
-from tests.small_models import save_family
+from tests.small_models import VOCABULARY, save_family
 from tests.small_runs import small_config
 
 
@@ -200,6 +201,9 @@ def test_a_language_model(tmp_path):
     (run,) = results["seeds"]
     assert results["measure"] == "nats_per_token"
     assert run["rows"][0][0] < run["baseline"][0] and run["rows"][1][1] < run["rows"][0][1]
+    # The model has random weights: what it knows before it learns is what is taken for a random initialization.
+    assert run["random"] == (math.log(VOCABULARY),) * 2
+    assert run["baseline"] == pytest.approx(run["random"], abs=0.1)
     # Signs are turned: more is better, so what was lost is minus the nats that came back.
     assert run["metrics"]["backward_transfer"] == pytest.approx(run["rows"][0][0] - run["rows"][1][0])
     tree["strategies"] = [{"name": "lwf"}]
