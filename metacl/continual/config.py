@@ -85,6 +85,12 @@ class ContinualConfig(Component):
             raise ValueError("stream.blur: with blurred borders no example has one task. Set scenario=class, or blur=0")
         if self.training.head == "class_means" and not self.learner.has_features:
             raise ValueError("training.head: class_means needs feature vectors. Set training.head=zeros")
+        for strategy in self.strategies:
+            if strategy.needs_double_backward and not self.learner.double_backward:
+                raise ValueError(
+                    f"strategies: {strategy.registered_name} differentiates twice, and fused attention has no second "
+                    f"derivative. Set learner.attention=eager, or its estimator to first_order"
+                )
         self._check_workers()
         return self
 

@@ -13,6 +13,8 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
+from operator import add
 from typing import Any
 
 import torch
@@ -156,6 +158,12 @@ class ContinualLoop:
                     f"stands before it would remember others. List it first."
                 )
             strategy.check(self.model, stream)
+        own = [s for s in self.strategies if type(s).loss_gradient is not Strategy.loss_gradient]
+        if len(own) > 1:
+            raise ConfigError(
+                f"strategies: {' and '.join(str(s.registered_name) for s in own)} descend an objective of their own "
+                f"each, and a step has one. Leave one out."
+            )
         self._separate = any(strategy.wants_task_gradient for strategy in self.strategies)
         self._rates = training.rates(self.start)
         self._first_answers: dict[int, list[Tensor]] = {}
@@ -270,39 +278,53 @@ class ContinualLoop:
         replayed = [address for at, strategy, state in together for address in strategy.replayed(at, state)]
         minibatch = moment.minibatch([*chosen, *replayed])
         leaves = as_leaves(params)
-        gradient, task_gradient = self._gradients(moment, minibatch, leaves, together)
+        gradient, task_gradient, states = self._gradients(moment, minibatch, leaves, together)
+        together = [(at, strategy, state) for (at, strategy, _), state in zip(together, states, strict=True)]
+        rates = self._rates
         for at, strategy, state in together:
             gradient = strategy.gradient(at, params, gradient, state)
+            rates = strategy.rates(at, rates, state)
         moved, optimizer_state = self.training.optimizer.displacement(
-            params, gradient, optimizer_state, self._rates, moment.step
+            params, gradient, optimizer_state, rates, moment.step
         )
         after = {name: tensor - moved[name] for name, tensor in params.items()}
         settled = []
         for at, strategy, state in together:
-            after, state = strategy.settle(at, params, after, task_gradient, self._rates, state)
+            after, state = strategy.settle(at, params, after, task_gradient, rates, state)
             settled.append(state)
         return after, settled, optimizer_state
 
     def _gradients(
         self, moment: Moment, minibatch: Minibatch, leaves: Params, together: list[tuple[Moment, Strategy, State]]
-    ) -> tuple[Params, Params]:
-        """That of loss and penalties, and that of the loss alone if a strategy wants it."""
+    ) -> tuple[Params, Params, list[State]]:
+        """That of loss and penalties, that of the loss alone if a strategy wants it, and the strategies' states.
+
+        The loss is the mean over the minibatch, or what a strategy descends in its place.
+        """
         outputs = self.model.outputs(leaves, minibatch.batch)
         loss = self.model.loss(outputs, minibatch.batch.targets, minibatch.allowed)
         penalties = [strategy.penalty(at, leaves, minibatch, outputs, state) for at, strategy, state in together]
-        total = loss
-        for penalty in penalties:
-            total = total if penalty is None else total + penalty
+        added = [penalty for penalty in penalties if penalty is not None]
+        total = reduce(add, added, loss)
         if not bool(torch.isfinite(total)):
             raise TrainingError(
                 f"the loss is not finite in experience {moment.experience}, step {moment.step}. Lower "
                 f"training.learning_rate, or the strategies' strength "
                 f"(ewc has step=proximal, which is stable)."
             )
-        task = _gradient(loss, leaves, keep=total is not loss) if self._separate else {}
-        if total is loss and task:
-            return task, task
-        return _gradient(total, leaves, keep=False), task
+        states = [state for _, _, state in together]
+        params = {name: tensor.detach() for name, tensor in leaves.items()}
+        for place, (at, strategy, state) in enumerate(together):
+            if (own := strategy.loss_gradient(at, params, minibatch, state)) is not None:
+                task, states[place] = own
+                if not added:
+                    return task, task, states
+                more = _gradient(reduce(add, added), leaves, keep=False)
+                return {name: task[name] + more[name] for name in task}, task, states
+        task = _gradient(loss, leaves, keep=bool(added)) if self._separate else {}
+        if task and not added:
+            return task, task, states
+        return _gradient(total, leaves, keep=False), task, states
 
     def _order(self, k: int, epoch: int, addresses: list[Address]) -> list[Address]:
         if not self.training.shuffle:
