@@ -6,14 +6,7 @@ Arguments are those of ``metacl train``. Ray removes the job's working directory
 `output` a folder that stays.
 """
 
-from __future__ import annotations
-
-import sys
-from pathlib import Path
-
-from metacl.cli import main
+from submitted import run  # Python finds it beside the script that it is given
 
 if __name__ == "__main__":
-    if not any(argument.startswith("output=") for argument in sys.argv[1:]):
-        print(f"note: no output=… given; files go below {Path.cwd()}, which Ray removes with the session.", flush=True)
-    main(["train", *sys.argv[1:]])
+    run("train")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from metacl import api
+from metacl.api import measuring
 from metacl.cli import main, training
 from metacl.config import config_from_dict
 from metacl.errors import DataError
@@ -77,7 +78,7 @@ def test_every_shot_count_is_measured(init, texts, monkeypatch, tmp_path):
 
 def test_every_method_and_the_rates_that_validation_chose(init, tmp_path, monkeypatch):
     """Splits of its own: 4 classes to choose learning rates by, 4 to be measured on."""
-    monkeypatch.setattr(api, "VALIDATION_EPISODES", 2)
+    monkeypatch.setattr(measuring, "VALIDATION_EPISODES", 2)
     rows = [{"text": f"text {i} of {label}", "label": label} for label in "abcdefgh" for i in range(6)]
     (tmp_path / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     stored = read_initialization(init)

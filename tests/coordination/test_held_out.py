@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import metacl
-from metacl import api
+from metacl.api import training
 from metacl.config import HeldOut
 from metacl.coordination import coordinator
 from metacl.coordination.checkpoint import list_checkpoints, load_checkpoint
@@ -69,7 +69,7 @@ def test_state_by_hand():
 def test_best_is_exported_and_last_is_kept(tmp_path, monkeypatch):
     asked = losses_by_step(monkeypatch, [3.0, 1.0, 2.0, 2.5])
     config, written = config_of(tmp_path), []
-    monkeypatch.setattr(api, "write_initialization", lambda *arguments: written.append(arguments))
+    monkeypatch.setattr(training, "write_initialization", lambda *arguments: written.append(arguments))
     metacl.train(config)
     last = load_checkpoint(config.folder / "checkpoints" / "step-6")
     best = load_checkpoint(config.folder / "checkpoints" / "best" / "step-2")

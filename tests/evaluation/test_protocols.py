@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from metacl import api
+from metacl.api import class_splits
 from metacl.cli import main
 from metacl.errors import ConfigError
 from metacl.evaluation import (
@@ -126,7 +127,7 @@ def test_runs_on_their_own_splits(runs, tmp_path, monkeypatch, capsys):
         counted.append(([len(scores) for scores, _ in splits], row))
         return [{"true": "a", "predicted": "b", "times": 2, "of": len(splits)}]
 
-    monkeypatch.setattr(api, "worst_confusions", worst)
+    monkeypatch.setattr(class_splits, "worst_confusions", worst)
     asked = ("--protocol", "intents", "--shots", "1", "--steps", "0,1", "--report", str(tmp_path / "report"))
     with pytest.raises(SystemExit) as exit_:
         main(["evaluate", str(runs / "03"), str(runs / "02"), *asked])

@@ -13,7 +13,7 @@ import ray
 from ray.cluster_utils import Cluster
 
 import metacl
-from metacl import api
+from metacl.api import training
 from metacl.coordination.ray_executor import RayExecutor
 from tests.small_runs import save_tiny_bert, small_config
 
@@ -112,7 +112,7 @@ class Drill:
         watching = watching or Watching()
         seen = len(self.notes)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(api, "running_executor", lambda *_: contextlib.nullcontext(self.executor))
+            patch.setattr(training, "running_executor", lambda *_: contextlib.nullcontext(self.executor))
             metacl.train(config, watching)
         watching.notes += self.notes[seen:]
         return watching
