@@ -238,6 +238,7 @@ def test_on_the_command_line(config, tmp_path, monkeypatch, capsys):
     shutil.rmtree(tmp_path / "told")
     for overrides, part in (
         (["strategy=[]"], "Did you mean 'strategies'"),
+        (["threads=2"], "Did you mean 'workers.threads'"),
         (["strategies=[rehearsal]"], "unknown strategy 'rehearsal'"),
         (["strategies=[{name: replay, memories: 3}]"], "Did you mean 'memory'"),
         (["learner={name: causal_lm, model: x}", "start=null"], "stream: files does not fit learner causal_lm"),
