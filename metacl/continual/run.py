@@ -8,13 +8,14 @@ of worker groups; with a stream that has become longer it learns what is new.
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any
 
 import numpy as np
 import yaml
 
 from metacl.config import Stragglers
-from metacl.continual.config import ContinualConfig
+from metacl.continual.config import ContinualConfig, continual_config_from_dict
 from metacl.continual.course import Course, Courses
 from metacl.continual.record import Record
 from metacl.continual.results import results_of
@@ -22,9 +23,9 @@ from metacl.continual.starts import read_start, write_model
 from metacl.continual.worker import ContinualWorker, make_loop
 from metacl.coordination.executor import LocalPool, Notify, WorkerPool, running
 from metacl.coordination.interrupt import StopRequested, StopSignals
-from metacl.coordination.run_folder import RunFolder, differing_keys, write_text
+from metacl.coordination.run_folder import RunFolder, differing_keys, filled_in, write_text
 from metacl.errors import ConfigError, ResourceError, RunInterrupted
-from metacl.learners.base import use_threads
+from metacl.learners.base import Learner, use_threads
 from metacl.tasks import TaskAddress
 
 MAY_CHANGE = ("stream", "seeds")
@@ -61,7 +62,7 @@ def run_continual(config: ContinualConfig, notify: Notify) -> dict[str, Any]:
             seed: Course(config, seed, stream, folder.path / f"seed-{seed}", notify) for seed, stream in streams.items()
         }
         # Signals come after the pool: ray.init puts a handler of its own in the place of ours.
-        with running(_pool(config, notify)) as pool, StopSignals() as signals:
+        with running(_pool(config, notify, learner)) as pool, StopSignals() as signals:
             _write_config(folder, config)
             records: dict[int, Record] = {}
 
@@ -90,10 +91,10 @@ def run_continual(config: ContinualConfig, notify: Notify) -> dict[str, Any]:
     return results_of(config, records)
 
 
-def _pool(config: ContinualConfig, notify: Notify) -> WorkerPool:
-    """What the config's workers are."""
+def _pool(config: ContinualConfig, notify: Notify, learner: Learner) -> WorkerPool:
+    """What the config's workers are; the one in this process takes the model that is here."""
     if config.workers.executor == "local":
-        return LocalPool(config, notify, ContinualWorker)
+        return LocalPool(config, notify, partial(ContinualWorker, learner=learner))
     from metacl.coordination.ray_pool import RayPool
     from metacl.coordination.scheduler import Scheduler
 
@@ -110,7 +111,8 @@ def _check_folder(folder: RunFolder, config: ContinualConfig) -> None:
             stored = None
         if not isinstance(stored, dict):
             raise ConfigError(f"{folder.config}: damaged. Restore it, or give another folder (output=…).")
-        trees = [{k: v for k, v in tree.items() if k not in MAY_CHANGE} for tree in (stored, config.to_dict())]
+        both = (filled_in(stored, continual_config_from_dict), config.to_dict())
+        trees = [{k: v for k, v in tree.items() if k not in MAY_CHANGE} for tree in both]
         if differing := differing_keys(*trees):
             raise ConfigError(
                 f"{folder.path}: holds a different run ({'; '.join(differing)}). Give another folder (output=…) or "

@@ -40,14 +40,14 @@ def make_loop(config: ContinualConfig, seed: int, stream: Stream, learner: Learn
 
 
 class ContinualWorker:
-    """A model, and the loops of the seeds that are being learned."""
+    """A model, and the loops of the seeds that are being learned. learner : of the first seed; None to load it."""
 
     read = staticmethod(continual_config_from_dict)
 
-    def __init__(self, config: ContinualConfig, engine: Engine | None = None) -> None:
+    def __init__(self, config: ContinualConfig, engine: Engine | None = None, learner: Learner | None = None) -> None:
         use_threads(config.workers.threads)
         self._config, self._engine = config, engine
-        self._learner = self._build(config.seeds[0])
+        self._learner = learner or self._build(config.seeds[0])
         self._loops: dict[int, ContinualLoop] = {}
 
     def loop(self, seed: int) -> ContinualLoop:

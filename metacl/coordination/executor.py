@@ -17,7 +17,7 @@ import torch
 from metacl.config import RunConfig
 from metacl.coordination.flat import Flat
 from metacl.coordination.gathering import Gathering, InProcess
-from metacl.coordination.worker import Done, Job, Meta, PartedMeta, ReplyDamaged, TaskFailed, Work, Worker, WorkerKind
+from metacl.coordination.worker import Done, Job, Meta, PartedMeta, ReplyDamaged, TaskFailed, Work, Worker
 from metacl.errors import ResourceError
 from metacl.tasks import TaskAddress
 
@@ -108,7 +108,7 @@ def give_up(address: TaskAddress, error: TaskFailed, left_out: LeftOut | None) -
 class LocalPool:
     """One worker in this process."""
 
-    def __init__(self, config: Job, notify: Notify, kind: WorkerKind) -> None:
+    def __init__(self, config: Job, notify: Notify, kind: Callable[[Any], Any]) -> None:
         self._job = config
         self._notify = notify
         self._kind = kind

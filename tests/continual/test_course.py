@@ -52,7 +52,7 @@ def test_any_order_of_workers_and_answers(config, tmp_path, monkeypatch):
     api.continual(config("one"))
     made = []
 
-    def pool(config_, notify):
+    def pool(config_, notify, learner):
         made.append(AnyOrder(config_, notify, ContinualWorker))
         return made[0]
 
@@ -87,7 +87,7 @@ class Scheduled(AnyOrder):
 
 def test_one_seed_is_tested_and_learned_at_once(config, monkeypatch):
     made = []
-    monkeypatch.setattr(run, "_pool", lambda *given: made.append(Scheduled(*given, ContinualWorker)) or made[0])
+    monkeypatch.setattr(run, "_pool", lambda *given: made.append(Scheduled(*given[:2], ContinualWorker)) or made[0])
     api.continual(config(strategies=[], workers={"groups": 3}))
     assert all(any({("test", k), ("train", k + 1)} <= out for out in made[0].together) for k in (0, 1))
 
@@ -101,7 +101,7 @@ def test_nothing_is_kept_of_a_finished_seed(config, monkeypatch):
                 yield done
                 held.append(([set(worker._loops) for worker in self._workers], self._busy, set(work._courses)))
 
-    monkeypatch.setattr(run, "_pool", lambda *given: Watched(*given, ContinualWorker))
+    monkeypatch.setattr(run, "_pool", lambda *given: Watched(*given[:2], ContinualWorker))
     for seeds in ([0, 1], [0, 1, 2]):  # the second time two of them are finished from the beginning
         api.continual(config(experiences=1, strategies=[], seeds=seeds, workers={"groups": 3}))
     # A worker hears of it with the next work it gets.

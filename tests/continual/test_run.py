@@ -19,6 +19,7 @@ from metacl.continual.loop import ContinualLoop
 from metacl.continual.worker import make_loop
 from metacl.errors import ConfigError, RunInterrupted
 from metacl.initialization import write_initialization
+from metacl.learners.engine import Engine
 from tests.continual.everything import EVERYTHING
 from tests.small_models import VOCABULARY, save_family
 from tests.small_runs import small_config
@@ -113,6 +114,27 @@ def test_a_head_that_is_not_trained_is_refused(config):
     with pytest.raises(ConfigError, match=r"works on both of LoRA's factors, and adapter\..*lora_A.* is not trained"):
         only = {"only": ["*lora_B*", "head.*"]}
         api.continual(config(training=only, strategies=[{"name": "ewc", "on": "product"}]), print)
+
+
+def test_a_run_from_before_an_option_was_there_goes_on(config, tmp_path):
+    results = api.continual(config(experiences=1, strategies=["la_maml"]))
+    stored = tmp_path / "run/config.yaml"
+    tree = yaml.safe_load(stored.read_text())
+    del tree["measuring"]["rows"], tree["strategies"][0]["synchronous"], tree["learner"]["adapter"]["tokens"]
+    stored.write_text(yaml.safe_dump(tree))
+    again = api.continual(config(experiences=1, strategies=["la_maml"]))
+    assert json.dumps(again) == json.dumps(results)
+    del tree["training"]["batch_size"]  # 32 where nothing is said
+    stored.write_text(yaml.safe_dump(tree))
+    with pytest.raises(ConfigError, match=r"training\.batch_size: 32 -> 6"):
+        api.continual(config(experiences=1, strategies=["la_maml"]))
+
+
+def test_one_process_loads_the_model_once(config, monkeypatch):
+    loaded, load = [], Engine.load
+    monkeypatch.setattr(Engine, "load", lambda self, *given: loaded.append(1) or load(self, *given))
+    api.continual(config(experiences=1, strategies=[]))
+    assert len(loaded) == 1
 
 
 def test_another_run_is_refused(config):
