@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
 from metacl.config import Workers, read_tree
+from metacl.continual.probe import ProbeConfig
 from metacl.continual.strategies import STRATEGIES, Strategy
 from metacl.continual.streams import STREAMS, StreamSource, TextDomains
 from metacl.continual.training import Training
@@ -37,6 +38,7 @@ class ContinualConfig(Component):
     `metacl continual` (what it ended with), on the same learner; of it everything but the head is taken.
     scenario : what a text's class is told apart from: all classes of the stream ("class"), those met so far ("seen"),
     or those of its own experience, which is then known in the test, too ("task"). strategies : none is fine-tuning.
+    probe : a set of texts that the stream does not teach, asked before it and after each experience; null for none.
     workers : as in a training's config; without the section it is one process without Ray. Seeds are learned side by
     side, and tests are spread over the groups. A slow group is waited for: experiences differ.
     """
@@ -52,6 +54,7 @@ class ContinualConfig(Component):
     strategies: tuple[Annotated[Strategy, chosen_from(STRATEGIES)], ...] = ()
     training: Training = Training()
     measuring: Measuring = Measuring()
+    probe: ProbeConfig | None = None
     workers: Workers = Workers(executor="local")
 
     @property
@@ -78,6 +81,12 @@ class ContinualConfig(Component):
             raise ValueError(
                 f"stream: {self.stream.registered_name} does not fit learner {self.learner.registered_name}. "
                 f"Set stream.name to {needed}"
+            )
+        if self.probe is not None and self.probe.classes != self.learner.classifies:
+            needed = "labelled_text" if self.learner.classifies else "domain_text or prompt_completion"
+            raise ValueError(
+                f"probe.data: {self.probe.data.registered_name} does not fit learner {self.learner.registered_name}. "
+                f"Set probe.data.name to {needed}"
             )
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError("seeds: one stands there twice")

@@ -24,6 +24,7 @@ from metacl.continual.experience import Address, Stream
 from metacl.continual.model import HEAD_BIAS, HEAD_WEIGHT, Model, among, kl_divergence
 from metacl.continual.moment import Moment
 from metacl.continual.pool import Minibatch, Pool
+from metacl.continual.probe import Probe, Probed, ProbeTexts
 from metacl.continual.record import Record
 from metacl.continual.strategies import State, Strategy, stored
 from metacl.continual.training import Training
@@ -76,9 +77,10 @@ class Standing(Trained):
 
     record: Record
 
-    def after(self, learned: Learned, asked: Sequence[Asked]) -> Standing:
-        """With one experience more, and the tests of all of them after it."""
+    def after(self, learned: Learned, asked: Sequence[Asked], probed: Probed | None = None) -> Standing:
+        """With one experience more, the tests of all of them after it, and the probe set if there is one."""
         k = len(self.record.rows)
+        probe = {} if probed is None else {"probe": probed.value, "probe_kl": probed.kl}
         record = self.record.with_experience(
             row=[one.value for one in asked],
             curves=learned.curve,
@@ -88,6 +90,7 @@ class Standing(Trained):
             parameter_norm=learned.parameter_norm,
             learn_seconds=learned.seconds,
             test_seconds=sum(one.seconds for one in asked),
+            **probe,
         )
         return Standing(learned.params, learned.states, record)
 
@@ -112,6 +115,8 @@ class ContinualLoop:
         Steps of an experience after which its test is asked.
     test_rows : int
         Examples that are asked together.
+    probe : ProbeTexts
+        Asked before the stream and after each experience.
 
     Raises
     ------
@@ -131,6 +136,7 @@ class ContinualLoop:
         scenario: str = "class",
         curve: Sequence[int] = (),
         test_rows: int = 256,
+        probe: ProbeTexts | None = None,
     ) -> None:
         classes = len(stream.class_names)
         whole = Model(learner, classes).start()
@@ -166,6 +172,7 @@ class ContinualLoop:
             )
         self._separate = any(strategy.wants_task_gradient for strategy in self.strategies)
         self._rates = training.rates(self.start)
+        self._probe = None if probe is None else Probe(self.model, self.start, probe, test_rows)
         self._first_answers: dict[int, list[Tensor]] = {}
 
     def start_fingerprint(self) -> str:
@@ -180,8 +187,10 @@ class ContinualLoop:
         """Before the first experience, with everything asked once."""
         record = Record.new(self.stream, self.model.measure, parameter_count(self.start), self.start_fingerprint())
         standing = Standing(self.start, tuple({} for _ in self.strategies), record)
-        baseline = self._row(standing, 0)
-        return Standing(standing.params, standing.states, record.with_baseline(baseline, self._at_random()))
+        record = record.with_baseline(self._row(standing, 0), self._at_random())
+        if (probed := self.probed(standing)) is not None:
+            record = replace(record, probe_baseline=probed.value)
+        return replace(standing, record=record)
 
     def extended(self, standing: Standing) -> Standing:
         """A stored standing for this stream, which may be longer: the head grows, and the new experiences are asked."""
@@ -211,7 +220,8 @@ class ContinualLoop:
         """
         k = len(standing.record.rows)
         learned = self.fit(k, standing)
-        return standing.after(learned, [self.ask(k, learned, experience) for experience in range(len(self.stream))])
+        asked = [self.ask(k, learned, experience) for experience in range(len(self.stream))]
+        return standing.after(learned, asked, self.probed(learned))
 
     def fit(self, k: int, before: Trained) -> Learned:
         """Experience `k`, from what the one before it left. Raises as `learn`."""
@@ -251,6 +261,10 @@ class ContinualLoop:
         value = self._measured(k, experience, answers)
         kl = self._kl_to_start(experience, answers) if self.model.classes and experience <= k else ()
         return Asked(value, kl, time.perf_counter() - began)
+
+    def probed(self, after: Trained) -> Probed | None:
+        """The probe set; None without one."""
+        return None if self._probe is None else self._probe.ask(after.params)
 
     def _steps(
         self, k: int, params: Params, states: list[State], addresses: list[Address]

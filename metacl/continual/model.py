@@ -100,6 +100,10 @@ class Model:
                 counted += float(targets.sum())
         return right / counted
 
+    def divergence(self, before: Params, now: Params, batch: Batch) -> Tensor:
+        """KL(before ‖ now) of a language model's next token, summed over those that count in each text, (B,)."""
+        return self.learner.divergence(self.bind(before), self.bind(now), batch)
+
     def features(self, params: Params, batch: Batch) -> Tensor:
         """Feature vectors (B, D). Raises `ConfigError` if the learner has none."""
         return self.learner.features(self.bind(params), batch)

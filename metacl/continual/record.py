@@ -19,6 +19,8 @@ class Record:
     baseline : (T,), the same before any training, from the run's start.
     random : (T,), the same at random initialization; None where no class of i may be answered before it is learned.
     curves : for each experience, steps (as text) -> measure on its own test after so many steps of it.
+    probe_baseline, probe : the measure on the probe set before the stream and after each experience; None, empty
+    without one. probe_kl : nats, mean KL(start ‖ now) there, a text or a token.
     kl_to_start : nats, mean KL(start ‖ now) over the test examples met so far; None for language models.
     replay_bytes : of inputs of earlier experiences that are stored, or learned from once more.
     state_bytes : of everything strategies keep beside them.
@@ -33,6 +35,9 @@ class Record:
     random: tuple[float | None, ...] = ()
     rows: tuple[tuple[float | None, ...], ...] = ()
     curves: tuple[dict[str, float], ...] = ()
+    probe_baseline: float | None = None
+    probe: tuple[float, ...] = ()
+    probe_kl: tuple[float, ...] = ()
     kl_to_start: tuple[float | None, ...] = ()
     replay_bytes: tuple[int, ...] = ()
     state_bytes: tuple[int, ...] = ()

@@ -41,10 +41,24 @@ def results_of(config: ContinualConfig, records: Mapping[int, Record]) -> dict[s
 
 
 def numbers(record: Record) -> dict[str, float | None]:
-    """`metrics` of a record's R, and what the run needed."""
-    found = metrics(record.rows, record.baseline, record.random, higher_is_better=record.measure == "accuracy")
+    """`metrics` of a record's R, and what else its seed left. Signs are turned as there, so that more is better.
+
+    accuracy_after_N_steps : mean over the experiences of the measure on their own test after N steps of them, where all
+    took so many. general_ability_change : of the measure on the probe set since before the stream.
+    probe_kl_to_start, kl_to_start : in the end; see `Record`.
+    """
+    sign = 1 if record.measure == "accuracy" else -1
+    found = metrics(record.rows, record.baseline, record.random, higher_is_better=sign > 0)
+    for steps in record.curves[0]:
+        if all(steps in curve for curve in record.curves):
+            values = [curve[steps] for curve in record.curves]
+            found[f"accuracy_after_{steps}_steps"] = sign * sum(values) / len(values)
+    if record.probe_baseline is not None:
+        found["general_ability_change"] = sign * (record.probe[-1] - record.probe_baseline)
+        found["probe_kl_to_start"] = record.probe_kl[-1]
     if record.kl_to_start[-1] is not None:
         found["kl_to_start"] = record.kl_to_start[-1]
+    found["trainable_parameters"] = float(record.trainable_parameters)
     found["replay_bytes"] = float(record.replay_bytes[-1])
     found["state_bytes"] = float(record.state_bytes[-1])
     found["learn_seconds"] = sum(record.learn_seconds)

@@ -2,7 +2,7 @@
 
 A part depends on what it is sent and its address alone, so any worker may compute it, and another one again if the
 first is lost. Addresses: (valid, seed, 0, 0) begins; (train, seed, k, 0) learns experience k; (test, seed, k, part)
-asks a share of the tests after it.
+asks a share of the tests after it, the last part the probe set if there is one.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 from metacl.continual.config import ContinualConfig, continual_config_from_dict
 from metacl.continual.experience import Stream
 from metacl.continual.loop import Asked, ContinualLoop, Learned, Standing, Trained
+from metacl.continual.probe import Probed
 from metacl.continual.starts import read_start
 from metacl.coordination.flat import Flat
 from metacl.coordination.worker import Work
@@ -36,6 +37,7 @@ def make_loop(config: ContinualConfig, seed: int, stream: Stream, learner: Learn
         scenario=config.scenario,
         curve=config.measuring.curve,
         test_rows=config.measuring.rows,
+        probe=None if config.probe is None else config.probe.open(),
     )
 
 
@@ -118,6 +120,17 @@ class Ask(Work[dict[int, Asked]]):
         """By experience."""
         loop = worker.loop(address.seed)
         return {experience: loop.ask(address.step, self.after, experience) for experience in self.experiences}
+
+
+@dataclass(frozen=True)
+class AskProbe(Work[Probed | None]):
+    """The probe set."""
+
+    after: Trained
+
+    def __call__(self, worker: ContinualWorker, address: TaskAddress, meta: Flat) -> Probed | None:
+        """None without one."""
+        return worker.loop(address.seed).probed(self.after)
 
 
 @dataclass(frozen=True)

@@ -213,6 +213,13 @@ class Learner(ABC):
             f"objective: it changes feature vectors, and a {type(self).__name__} has none. Set objective=maml."
         )
 
+    def divergence(self, before: Params, now: Params, batch: Batch) -> Tensor:
+        """KL(before ‖ now) of the next token's distribution, in nats, summed over the tokens that count, (B,).
+
+        Raises `ConfigError` where there are no tokens.
+        """
+        raise ConfigError(f"probe: a {type(self).__name__} has no distribution over next tokens. Leave it out.")
+
     def self_supervised_loss(self, params: Params, batch: Batch) -> Tensor:
         """Mean loss of a task that the inputs pose themselves; targets are not read. Raises `ConfigError` if none."""
         raise ConfigError(

@@ -113,10 +113,24 @@ class CausalLanguageModel(LabelWords):
         return self.ranks.collect(torch.cat([self._surprise(bound, group) for group in batch.groups]))[batch.order]
 
     def _surprise(self, bound: Params, group: Group) -> Tensor:
-        inputs = {name: tensor for name, tensor in group.inputs.items() if name != SCORED}
-        logits = self.forward(bound, Group(inputs, group.prefix), use_cache=False).logits[:, :-1].float()
-        surprise = F.cross_entropy(logits.transpose(1, 2), inputs["input_ids"][:, 1:], reduction="none")
+        logits = self._logits(bound, group)
+        surprise = F.cross_entropy(logits.transpose(1, 2), group.inputs["input_ids"][:, 1:], reduction="none")
         return (surprise * group.inputs[SCORED][:, 1:]).sum(1)
+
+    def _logits(self, bound: Params, group: Group) -> Tensor:
+        """Of every token but the first, given those before it, (G, L − 1, V)."""
+        inputs = {name: tensor for name, tensor in group.inputs.items() if name != SCORED}
+        return self.forward(bound, Group(inputs, group.prefix), use_cache=False).logits[:, :-1].float()
+
+    def divergence(self, before: Params, now: Params, batch: Batch) -> Tensor:
+        """See `Learner.divergence`."""
+        first, second = self.bound(before), self.bound(now)
+        rows = []
+        for group in batch.groups:
+            wanted, found = (self._logits(bound, group).log_softmax(-1) for bound in (first, second))
+            tokens = F.kl_div(found, wanted, reduction="none", log_target=True).sum(-1)
+            rows.append((tokens * group.inputs[SCORED][:, 1:]).sum(1))
+        return self.ranks.collect(torch.cat(rows))[batch.order]
 
     def self_supervised_loss(self, params: Params, batch: Batch) -> Tensor:
         """Next tokens are there without labels: the same as `loss`."""
