@@ -12,15 +12,16 @@ from typing import Any
 import numpy as np
 import torch
 from episodes import QUERIES, Episodes
-from frozen import HERE, SHAPES, SPLITS
-from rows import FINE_TUNING, MORE, STARTS, Group
-from starts import RUNS, ZERO, Starts, config, trained
+from frozen import HERE, HUFFPOST, SHAPES, SPLITS, source
+from rows import ABOUT_STEPS, COMPARED, NAMES, Group
+from starts import RUNS, Starts, named_data, trained, trained_on
 
 from metacl.coordination.run_folder import write_text
 from metacl.coordination.worker import Worker
 from metacl.evaluation.few_shot import CompareMethods, EpisodeScore
+from metacl.evaluation.frozen_features import FrozenFeatures
 from metacl.evaluation.methods import AdaptationMethod
-from metacl.tasks import EpisodeShape, TaskAddress
+from metacl.tasks import TASK_SOURCES, EpisodeShape, TaskAddress
 
 CELLS = {
     "hwu64": ("5w1s", "5w5s", "15w1s"),
@@ -31,8 +32,8 @@ CHOSEN = HERE / "chosen.json"
 OTHER = "clinc150"
 """What the start of the cross-data-set rows is meta-learned on; they are measured on `ADAPTED_TO`."""
 ADAPTED_TO = "banking77"
-ELSEWHERE = {"cross": "domains", "zero": ZERO}
-"""The groups that have such a start, and which."""
+FROM_OTHER = ("cross", "zero")
+"""The groups that have such a start."""
 
 
 def scores_of(
@@ -47,7 +48,7 @@ def scores_of(
 
 
 def rates() -> dict[str, Any]:
-    """Those that are chosen, by data set, shape and method."""
+    """Those that are chosen, by cell and method."""
     return json.loads(CHOSEN.read_text("utf-8")) if CHOSEN.exists() else {}
 
 
@@ -60,7 +61,7 @@ def with_rates(starts: Starts, group: Group, dataset: str, shape: str) -> list[A
         if len(candidates) == 1:
             found.append(candidates[0])
             continue
-        key = f"{dataset} {shape} {method.rows()[-1].method}"
+        key = f"{group.cell(dataset, shape)}: {method.rows()[-1].method}"
         if key not in chosen:
             scores = scores_of(starts.worker, candidates, shape, "valid", group.validation, starts.meta)
             rows = len(method.rows())
@@ -75,15 +76,27 @@ def with_rates(starts: Starts, group: Group, dataset: str, shape: str) -> list[A
 
 
 def shapes_of(group: Group, dataset: str) -> tuple[str, ...]:
-    """Those of a data set's cells that a group has rows in.
+    """Those of a data set's cells that a group has rows in; a head that was learned from zero has five classes.
 
-    A head that was learned from zero has five classes; more episodes are asked where there is most to adapt on.
+    Names are in no support of HuffPost's, so its frozen rows are all there, and nothing is unnamed beside the others.
     """
-    if group.name in ELSEWHERE and dataset != ADAPTED_TO:
+    if (group.name in FROM_OTHER and dataset != ADAPTED_TO) or (
+        group.name in ("frozen_names", "unnamed") and dataset == "huffpost"
+    ):
         return ()
-    if group.name == "more":
-        return ("5w5s",)
     return tuple(shape for shape in CELLS[dataset] if "zero" not in group.name or SHAPES[shape][0] == 5)
+
+
+def start_of(group: Group, dataset: str, split: str, runs: Path) -> Starts:
+    """Trained, and asked about the data set's classes from now on."""
+    if group.name in FROM_OTHER:
+        starts = trained(group.kind, OTHER, "domains", runs)
+    else:
+        starts = trained(group.kind, trained_on(group.kind, dataset), split, runs)
+    named = group.cell(dataset, "").endswith(NAMES)
+    data = named_data(dataset, split, runs) if named else source(dataset, split, runs)
+    starts.worker.source = TASK_SOURCES.build(data).open()
+    return starts
 
 
 def measure(group: Group, dataset: str, split: str, runs: Path = RUNS) -> None:
@@ -93,42 +106,44 @@ def measure(group: Group, dataset: str, split: str, runs: Path = RUNS) -> None:
     missing = [
         shape
         for shape in shapes_of(group, dataset)
-        if not all(kept.has(f"{dataset} {shape}", row, split, group.episodes) for row in rows)
+        if not all(kept.has(group.cell(dataset, shape), row, split, group.episodes) for row in rows)
     ]
     if not missing:
         return
-    if group.name in ELSEWHERE:
-        starts = trained(OTHER, ELSEWHERE[group.name], runs)
-        starts.worker.source = config(dataset, split, runs).data.open()
-    else:
-        starts = trained(dataset, f"{split}-{ZERO}" if group.name == "own_zero" else split, runs)
+    starts = start_of(group, dataset, split, runs)
+    worker = starts.worker
+    if group.name == "frozen_names":
+        FrozenFeatures.kept_by(worker).encode_ahead(
+            text for name in worker.source.classes["test"] for text in worker.source.texts[name]
+        )
     for shape in missing:
         methods = [
             method.model_copy(update={"adapter": starts.adapter}) if hasattr(method, "adapter") else method
             for method in with_rates(starts, group, dataset, shape)
         ]
-        scores = scores_of(starts.worker, methods, shape, "test", group.episodes, starts.meta)
-        kept.add(f"{dataset} {shape}", split, scores)
+        scores = scores_of(worker, methods, shape, "test", group.episodes, starts.meta)
+        kept.add(group.cell(dataset, shape), split, scores)
         means = 100 * np.mean([[score.accuracy for score in of_episode] for of_episode in scores], 0)
         said = ", ".join(f"{row.method} {row.steps}: {mean:.2f}" for row, mean in zip(rows, means, strict=True))
-        print(f"{dataset} {shape} split {split}: {said}", flush=True)
+        print(f"{group.cell(dataset, shape)} split {split}: {said}", flush=True)
 
 
 def main() -> int:
     """Everything that is not measured yet."""
     parser = argparse.ArgumentParser(description=__doc__)
-    everything = (STARTS, (MORE, *FINE_TUNING))
-    names = [group.name for groups in everything for group in groups]
+    groups = (*COMPARED, *ABOUT_STEPS)
+    names = [group.name for group in groups]
     parser.add_argument("--splits", nargs="*", default=SPLITS, help="which of the five")
     parser.add_argument("--groups", nargs="*", default=names, choices=names, help="which rows")
+    parser.add_argument("--datasets", nargs="*", default=list(CELLS), choices=list(CELLS))
     options = parser.parse_args()
     torch.set_num_threads(1)
-    for groups in everything:
+    datasets = [name for name in options.datasets if name != "huffpost" or HUFFPOST.is_dir()]
+    for group in groups:
         for split in options.splits:
-            for group in groups:
-                for dataset in CELLS:
-                    if group.name in options.groups:
-                        measure(group, dataset, split)
+            for dataset in datasets:
+                if group.name in options.groups:
+                    measure(group, dataset, split)
     return 0
 
 

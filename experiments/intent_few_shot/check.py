@@ -12,13 +12,14 @@ import torch
 from campaign import scores_of, with_rates
 from compare import LEARNED
 from episodes import Episodes, in_words
-from frozen import methods, report
-from rows import STARTS
-from starts import trained
+from frozen import report
+from rows import COMPARED, STEPS
+from starts import TOGETHER, named_data, trained, trained_on
 
 from metacl.evaluation import mean_interval
 from metacl.evaluation.methods import PRETRAINED
 from metacl.evaluation.statistics import paired_difference
+from metacl.tasks import TASK_SOURCES
 
 DATASET, SHAPE, SPLIT = "hwu64", "5w1s", "01"
 APART = 1.5
@@ -29,11 +30,12 @@ def main() -> int:
     """Print how far each row is from the record, and whether what was trained is better than what it began from."""
     torch.set_num_threads(1)
     started = time.perf_counter()
-    group = STARTS[0]
-    kept, cell = Episodes(), f"{DATASET} {SHAPE}"
+    frozen, group = COMPARED[:2]
+    kept, cell = Episodes(), group.cell(DATASET, SHAPE)
     with tempfile.TemporaryDirectory() as folder:
-        starts = trained(DATASET, SPLIT, Path(folder))
-        asked = [*methods(DATASET), *with_rates(starts, group, DATASET, SHAPE)]
+        starts = trained(TOGETHER, trained_on(TOGETHER, DATASET), SPLIT, Path(folder))
+        starts.worker.source = TASK_SOURCES.build(named_data(DATASET, SPLIT, Path(folder))).open()
+        asked = [*frozen.methods(starts.adapter), *with_rates(starts, group, DATASET, SHAPE)]
         scores = scores_of(starts.worker, asked, SHAPE, "test", group.episodes, starts.meta)
     found = {in_words(of[0].row): [score.accuracy for score in of] for of in zip(*scores, strict=True)}
     lines = []
@@ -48,7 +50,7 @@ def main() -> int:
                 abs(100 * float(np.mean(values)) - known) <= APART,
             )
         )
-    for row in (f"{PRETRAINED}, 3 steps", "frozen prototypes"):
+    for row in (f"{PRETRAINED}, {STEPS} steps", "frozen prototypes"):
         better = paired_difference(found[LEARNED], found[row])
         lines.append(
             (

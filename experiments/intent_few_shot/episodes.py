@@ -72,6 +72,11 @@ class Episodes:
         there = self._cells.get(cell, {}).get(in_words(row), {})
         return split in there and len(there[split]["right"]) >= episodes
 
+    def put_beside(self, cell: str, other: str, ending: str, rows: Iterable[str]) -> None:
+        """Rows of another cell with the same episodes, in this one, too; each name with `ending`."""
+        of_other = {row + ending: self._cells[other][row] for row in rows}
+        self._cells[cell] = {**of_other, **self._cells.get(cell, {})}
+
     def rows(self, cell: str) -> list[str]:
         """Those that are measured on some split, in the order in which they came."""
         return list(self._cells.get(cell, {}))

@@ -1,9 +1,13 @@
 """Joint multi-task training: one classifier of all training classes, in the same adapter that the meta-learner trains.
 
+Classes of several data sets are classes of one classifier, each equally likely.
+
 Its head is thrown away: a new task gets one from the class means of its support, and fine-tunes it with the adapter.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch.nn.functional import cross_entropy
@@ -21,13 +25,11 @@ FIRST = 5
 
 def train(worker: Worker, steps: int, learning_rate: float) -> Params:
     """The adapter after so many steps of AdamW, whose learning rate falls in a straight line to zero."""
-    source, learner = worker.source, worker.learner
-    assert isinstance(source, ClassEpisodes)
-    classes = source.classes["train"]
+    learner, classes = worker.learner, training_classes(worker)
     random = torch.Generator().manual_seed(0)
     adapter = as_leaves(dict(learner.initial))
     with torch.no_grad():
-        first = [text for name in classes for text in source.texts[name][:FIRST]]
+        first = [text for texts in classes for text in texts[:FIRST]]
         labels = torch.arange(len(classes)).repeat_interleave(FIRST)
         means = class_means(learner.features(adapter, learner.encode(first, None)), labels, len(classes))
     head = as_leaves({"head.weight": 2 * means, "head.bias": -(means * means).sum(-1)})
@@ -36,19 +38,25 @@ def train(worker: Worker, steps: int, learning_rate: float) -> Params:
     for step in range(steps):
         optimizer.param_groups[0]["lr"] = learning_rate * (1 - step / steps)
         optimizer.zero_grad()
-        loss_on(worker, {**adapter, **head}, batch(worker, random)).backward()
+        loss_on(worker, {**adapter, **head}, batch(worker, classes, random)).backward()
         optimizer.step()
     return {name: tensor.detach() for name, tensor in adapter.items()}
 
 
-def batch(worker: Worker, random: torch.Generator) -> Batch:
+def training_classes(worker: Worker) -> list[Sequence[str]]:
+    """The texts of each training class of every source."""
+    found: list[Sequence[str]] = []
+    for part in worker.config.data.parts:
+        source = part.open()
+        assert isinstance(source, ClassEpisodes)
+        found += [source.texts[name] for name in source.classes["train"]]
+    return found
+
+
+def batch(worker: Worker, classes: Sequence[Sequence[str]], random: torch.Generator) -> Batch:
     """The next one."""
-    source = worker.source
-    assert isinstance(source, ClassEpisodes)
-    classes = source.classes["train"]
     labels = torch.randint(len(classes), (BATCH,), generator=random).tolist()
-    texts = [source.texts[classes[label]] for label in labels]
-    chosen = [of[int(torch.randint(len(of), (), generator=random))] for of in texts]
+    chosen = [of[int(torch.randint(len(of), (), generator=random))] for of in (classes[label] for label in labels)]
     return worker.learner.encode(chosen, labels)
 
 

@@ -34,7 +34,7 @@ def main() -> None:
         )
     left.axhline(0, color="black", linewidth=0.8)
     left.set_xticks(range(len(cells)), cells, rotation=40, ha="right")
-    left.set_ylabel("meta-learned (3 steps) minus baseline, points")
+    left.set_ylabel("meta-learned (1 step) minus baseline, points")
     left.legend(fontsize=7, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1))
     steps = results["inner_steps"]
     right.errorbar(
@@ -48,7 +48,7 @@ def main() -> None:
     right.set_yticks(range(len(steps)), steps, fontsize=7)
     right.set_xscale("symlog", linthresh=2)
     right.set_xlim(-4, 200)
-    right.set_xlabel("3 steps minus 0 steps of one start: points")
+    right.set_xlabel("after the steps minus before, one start: points")
     right.invert_yaxis()
     figure.savefig(HERE / "picture.svg", metadata={"Date": None})
 

@@ -1,6 +1,6 @@
-"""The rows that train something, in groups that are measured together: what one costs decides on how many episodes.
+"""The rows of the table, in groups that are measured together: what one costs decides on how many episodes.
 
-Those of frozen features are measured by frozen.py.
+Those of frozen features without class names are measured by frozen.py.
 """
 
 from __future__ import annotations
@@ -9,22 +9,48 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from frozen import REGRESSION_C
 from pydantic import PositiveFloat
 from safetensors.torch import load_file
+from starts import FROM_ZERO, INTENTS, ONE, TOGETHER
 
-from metacl.evaluation.methods import AdaptationMethod, FineTuning, MetaLearned, Pretrained, Scene
+from metacl.evaluation.methods import (
+    AdaptationMethod,
+    FineTuning,
+    FrozenPrototypes,
+    LogisticRegression,
+    MetaLearned,
+    MetaLearnedLogisticRegression,
+    NearestNeighbour,
+    Pretrained,
+    Row,
+    Scene,
+)
 from metacl.evaluation.methods.inner_steps import OneStart
 from metacl.learners.base import STEP_SIZE, Params
 
-STEPS = 3
-"""Inner steps, in training and measuring."""
+NAMES = " names"
+"""Ends a cell whose supports have the names of the classes."""
+STEPS = 1
+"""Inner steps of config.yaml, in training and measuring."""
+STEPS_OF_ONE = 3
+"""Those of steps.yaml."""
 RATES = (0.1, 0.3)
 """What the jointly trained start's inner loop is tried with on validation classes."""
 FINE_TUNING_RATES = (3e-4, 3e-3)
 JOINT = "joint training"
-OTHER_DATA = "meta-learned on CLINC150"
-FROM_ZERO = "meta-learned on CLINC150, head from zero"
-OWN_FROM_ZERO = "meta-learned, head from zero"
+OWN = "one data set's start"
+CROSS = "CLINC150's start"
+ZERO = ", head from zero"
+
+
+def joint_start(scene: Scene, adapter: Path, rate: float) -> Params:
+    """A jointly trained adapter, with a rate in the place of learned step sizes."""
+    start = {**scene.worker.initial, **load_file(adapter)}
+    for name, tensor in start.items():
+        if name.startswith(STEP_SIZE):
+            start[name] = torch.full_like(tensor, rate)
+    return scene.worker.parameters(scene.worker.layout.flatten(start))
 
 
 class JointStart(OneStart):
@@ -47,16 +73,26 @@ class JointStart(OneStart):
         return "learning rate", self.rate
 
     def start(self, scene: Scene) -> Params:
-        """The adapter, with the rate in the place of learned step sizes."""
-        start = {**scene.worker.initial, **load_file(self.adapter)}
-        for name, tensor in start.items():
-            if name.startswith(STEP_SIZE):
-                start[name] = torch.full_like(tensor, self.rate)
-        return scene.worker.parameters(scene.worker.layout.flatten(start))
+        """The adapter and its rate."""
+        return joint_start(scene, self.adapter, self.rate)
+
+
+class JointRegression(MetaLearnedLogisticRegression):
+    """Logistic regression on the features of a jointly trained adapter."""
+
+    adapter: Path
+
+    def rows(self) -> list[Row]:
+        """One."""
+        return [Row(f"{JOINT}, logistic regression", None)]
+
+    def start(self, scene: Scene) -> Params:
+        """The adapter; no rate is read."""
+        return joint_start(scene, self.adapter, RATES[0])
 
 
 class OtherStart(MetaLearned):
-    """What was meta-learned on CLINC150's domains, or with a head from zero. name : the row's."""
+    """What was meta-learned by steps.yaml. name : the row's."""
 
     name: str
 
@@ -66,31 +102,57 @@ class OtherStart(MetaLearned):
         return self.name
 
 
-OTHER_STARTS = {"cross": OTHER_DATA, "zero": FROM_ZERO, "own_zero": OWN_FROM_ZERO}
-"""The groups with a start of their own, and its name."""
+OF_ONE = {"own": OWN, "own_zero": OWN + ZERO, "cross": CROSS, "zero": CROSS + ZERO}
+"""The groups of steps.yaml, and what their start is called."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """Rows measured together on the first `episodes` of a split's 600."""
+    """Rows measured together on the first `episodes` of a split's 600. validation : on how many rates are chosen."""
 
     name: str
     episodes: int
     validation: int = 6
-    """Episodes on which its rates are chosen."""
+
+    @property
+    def kind(self) -> str:
+        """Of its start."""
+        if self.name not in OF_ONE:
+            return TOGETHER
+        return FROM_ZERO if "zero" in self.name else ONE
+
+    def cell(self, dataset: str, shape: str) -> str:
+        """Where its answers are kept."""
+        named = self.kind == TOGETHER and dataset in INTENTS and self.name != "unnamed"
+        return f"{dataset} {shape}{NAMES if named else ''}"
 
     def methods(self, joint_adapter: Path) -> list[AdaptationMethod]:
         """Before any rate is chosen."""
+        if self.name == "frozen_names":
+            return [FrozenPrototypes(), NearestNeighbour(), LogisticRegression(c=REGRESSION_C)]
         if self.name == "starts":
             joint = JointStart(steps=(0, STEPS), adapter=joint_adapter)
-            return [Pretrained(steps=(STEPS,)), MetaLearned(steps=(0, STEPS)), joint]
-        if self.name == "more":
+            return [
+                Pretrained(steps=(STEPS,)),
+                MetaLearned(steps=(0, STEPS)),
+                MetaLearnedLogisticRegression(c=REGRESSION_C),
+                joint,
+                JointRegression(c=REGRESSION_C, adapter=joint_adapter),
+            ]
+        if self.name == "unnamed":
             return [MetaLearned(steps=(0, STEPS))]
-        if self.name in OTHER_STARTS:
-            return [OtherStart(steps=(0, STEPS), name=OTHER_STARTS[self.name])]
+        if self.name in OF_ONE:
+            return [OtherStart(steps=(0, STEPS_OF_ONE), name=OF_ONE[self.name])]
         return [FineTuning.model_validate({"what": self.name, "steps": (10,), "learning_rates": FINE_TUNING_RATES})]
 
 
-STARTS = (Group("starts", 15), Group("cross", 15), Group("zero", 15), Group("own_zero", 15))
-MORE = Group("more", 60)
-FINE_TUNING = tuple(Group(what, 6, validation=3) for what in ("lora", "last_layers", "ia3", "full"))
+COMPARED = (
+    Group("frozen_names", 60),
+    Group("starts", 40),
+    Group("lora", 6, validation=3),
+    Group("last_layers", 6, validation=3),
+    Group("unnamed", 20),
+    Group("ia3", 6, validation=3),
+    Group("full", 6, validation=3),
+)
+ABOUT_STEPS = (Group("cross", 15), Group("zero", 15), Group("own", 15), Group("own_zero", 15))

@@ -1,4 +1,4 @@
-"""The two trained starts of a data set and split: meta-learned, and jointly trained for the same operations."""
+"""What is trained: a meta-learned start and a jointly trained one for the same operations, and those of steps.yaml."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ from metacl.coordination.worker import MetaGradientWork, Worker
 from metacl.initialization import read_initialization
 from metacl.tasks import TaskAddress
 
-ZERO = "zero"
+INTENTS = ("banking77", "hwu64", "oos")
+"""What the start of both intent data sets learns from: the training classes of a split of all three."""
+TOGETHER, ONE, FROM_ZERO = "together", "one", "one_zero"
+"""The kinds of starts: config.yaml, with its joint one beside it; steps.yaml; steps.yaml with a head from zero."""
 HEAD_FROM_ZERO = ["objective=maml", "episodes.ways=5"]
 RUNS = HERE / "runs"
 COUNTED = 3
@@ -39,27 +42,40 @@ class Starts:
     meta: Flat
 
 
-def config(dataset: str, split: str, runs: Path) -> RunConfig:
-    """config.yaml on the training classes of this split; "…zero" is another objective on the same ones."""
+def named_data(dataset: str, split: str, runs: Path) -> dict[str, object]:
+    """Episodes of a data set whose classes have names, with those in the support; of HuffPost, without."""
+    return {**source(dataset, split, runs), **({} if dataset == "huffpost" else {"names_in_support": True})}
+
+
+def trained_on(kind: str, dataset: str) -> str:
+    """What a start of this kind is called that is asked about a data set's classes."""
+    return "intents" if kind == TOGETHER and dataset in INTENTS else dataset
+
+
+def config(kind: str, name: str, split: str, runs: Path) -> RunConfig:
+    """A kind of start on the training classes of a split."""
     runs.mkdir(exist_ok=True)
-    changed = HEAD_FROM_ZERO if split.endswith(ZERO) else []
-    settings = metacl.load_config(HERE / "config.yaml", [f"output={runs / f'{dataset}_{split}'}", *changed])
-    data = {"data": source(dataset, split.removesuffix(f"-{ZERO}"), runs), "name": f"{dataset}_{split}"}
-    return RunConfig.model_validate({**settings.to_dict(), **data})
+    path, changed = HERE / "steps.yaml", HEAD_FROM_ZERO if kind == FROM_ZERO else []
+    data: dict[str, object] = source(name, split, runs) if kind != TOGETHER else {}
+    if kind == TOGETHER:
+        path = HERE / "config.yaml"
+        parts = [{"source": named_data(one, split, runs), "weight": 1.0} for one in INTENTS]
+        data = {"name": "mixture", "sources": parts} if name == "intents" else named_data(name, split, runs)
+    settings = metacl.load_config(path, [f"output={runs / f'{kind}_{name}_{split}'}", *changed])
+    return RunConfig.model_validate({**settings.to_dict(), "data": data, "name": f"{kind}_{name}_{split}"})
 
 
 @cache
-def trained(dataset: str, split: str, runs: Path = RUNS) -> Starts:
-    """Both, trained if they are not yet."""
-    settings = config(dataset, split, runs)
+def trained(kind: str, name: str, split: str, runs: Path = RUNS) -> Starts:
+    """Trained if it is not yet; of `TOGETHER` the joint start, too."""
+    settings = config(kind, name, split, runs)
     folder = settings.folder
     if not (folder / "init").exists():
         metacl.train(settings)
     stored = read_initialization(folder / "init")
     worker = Worker(settings)
-    meta = worker.layout.flatten(stored.meta)
     adapter = folder / "joint.safetensors"
-    if not adapter.exists() and dataset != "clinc150" and not split.endswith(ZERO):
+    if not adapter.exists() and kind == TOGETHER:
         each, a_batch = flops_of_task(worker), flops_of_batch(worker)
         tasks = settings.outer.steps * settings.outer.tasks_per_step
         steps = round(tasks * each / a_batch)
@@ -76,17 +92,19 @@ def trained(dataset: str, split: str, runs: Path = RUNS) -> Starts:
         }
         save_file(found, adapter)
         write_text(folder / "cost.json", json.dumps(cost, indent=1) + "\n")
-    return Starts(worker, adapter, meta)
+    return Starts(worker, adapter, worker.layout.flatten(stored.meta))
 
 
-def cost(dataset: str, split: str, runs: Path = RUNS) -> dict[str, Any]:
-    """What training took."""
-    folder = runs / f"{dataset}_{split}"
+def cost(kind: str, name: str, split: str, runs: Path = RUNS) -> dict[str, Any] | None:
+    """What training took; None where the run is not here."""
+    folder = runs / f"{kind}_{name}_{split}"
     if (folder / "cost.json").exists():
         found: dict[str, Any] = json.loads((folder / "cost.json").read_text("utf-8"))
         return found
+    if not (folder / "init").exists():
+        return None
     of_steps = metrics(folder)
-    tasks = config(dataset, split, runs).outer.tasks_per_step * len(of_steps)
+    tasks = config(kind, name, split, runs).outer.tasks_per_step * len(of_steps)
     return {"tasks": tasks, "seconds": sum(line["seconds"] for line in of_steps)}
 
 
@@ -107,8 +125,9 @@ def flops_of_task(worker: Worker) -> float:
 def flops_of_batch(worker: Worker) -> float:
     """A joint batch forward and backward with its frozen layers, on average; the head is small beside it."""
     random = torch.Generator().manual_seed(0)
+    classes = joint.training_classes(worker)
     adapter = {name: tensor.clone().requires_grad_() for name, tensor in worker.learner.initial.items()}
     with FlopCounterMode(display=False) as counter:
         for _ in range(COUNTED):
-            worker.learner.features(adapter, joint.batch(worker, random)).sum().backward()
+            worker.learner.features(adapter, joint.batch(worker, classes, random)).sum().backward()
     return counter.get_total_flops() / COUNTED

@@ -49,8 +49,8 @@ def evaluate(
     Returns
     -------
     dict
-        What results.json holds: protocol, rows (accuracy, interval, other metrics, paired differences, seconds),
-        confusions and example episodes of the best meta-learned row, cost.
+        What results.json holds: protocol, rows (accuracy, interval, other metrics, paired differences; seconds, tokens
+        and bytes to adapt), confusions and example episodes of the best meta-learned row, cost.
     """
     return evaluated(stored, config, progress or QuietProgress(), methods, options, explain, factors).results
 

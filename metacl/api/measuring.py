@@ -27,6 +27,7 @@ from metacl.evaluation import (
     robustness,
     scaled_steps,
     table,
+    with_memory,
     with_reasons,
     worst_confusions,
 )
@@ -67,7 +68,9 @@ def measure(
         f"evaluating {evaluation.shape.ways}-way {evaluation.shape.shots}-shot on {evaluation.episodes} episodes "
         f"of the {evaluation.split} classes"
     )
-    scores = evaluate(executor, meta, [one.method for one in chosen], evaluation, progress.evaluation_progress)
+    measured = [one.method for one in chosen]
+    scores = evaluate(executor, meta, measured, evaluation, progress.evaluation_progress)
+    scores = with_memory(executor, meta, measured, evaluation, scores)
     rows = table(scores)
     best = best_learned(rows)
     answers = _answers(config, evaluation, scores, best)

@@ -249,20 +249,29 @@ def report(
         float | None,
         typer.Option(min=0, max=100, help="Instead: the fewest inner steps and shots to so many percent."),
     ] = None,
+    cost: Annotated[bool, typer.Option("--cost", help="Instead: time, tokens and memory to adapt.")] = False,
 ) -> None:
     """Put the results of several runs side by side; differences are paired only within a run's own report.
 
+    --cost: the milliseconds, tokens and megabytes that each method took to adapt to an episode.
     --threshold 90: how many of the measured inner steps, and where they are one run's with several shots how
     many examples a class, each method needs for that mean accuracy.
     """
-    from metacl.reporting import as_latex, compare, reaching, read_results
+    from metacl.reporting import as_latex, compare, costs, reaching, read_results
 
+    if cost and threshold is not None:
+        raise ConfigError("--cost and --threshold are tables of their own. Give one of them.")
     results = [one for source in sources for one in read_results(source)]
-    found = compare(results) if threshold is None else reaching(results, threshold / 100)
+    if threshold is not None:
+        found = reaching(results, threshold / 100)
+    else:
+        found = costs(results) if cost else compare(results)
     if latex:
         print(as_latex(found), end="")
         return
-    table = Table(*(escape(header) for header in found.headers), box=None)
+    table = Table(box=None)
+    for header in found.headers:
+        table.add_column(escape(header), overflow="fold")
     for line in found.lines:
         table.add_row(*(escape(cell) for cell in line))
     out.print(table)

@@ -4,6 +4,7 @@ from metacl.evaluation.answers import example_episodes, worst_confusions
 from metacl.evaluation.completions import CompletionRow, completion_rows, completions, examples_said
 from metacl.evaluation.curves import Curve, curves
 from metacl.evaluation.few_shot import EpisodeScore, RowResult, Scores, as_dict, evaluate, table
+from metacl.evaluation.memory import with_memory
 from metacl.evaluation.methods import METHODS, AdaptationMethod, Row, chosen_methods, default_methods
 from metacl.evaluation.perplexity import PerplexityRow, log_perplexities, perplexity_rows
 from metacl.evaluation.protocols import PROTOCOLS, Protocol, Setting, named_protocol, on_class_splits
@@ -58,6 +59,7 @@ __all__ = [
     "scaled_steps",
     "spread",
     "table",
+    "with_memory",
     "with_reasons",
     "worst_confusions",
 ]

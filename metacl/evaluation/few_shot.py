@@ -25,6 +25,8 @@ from metacl.evaluation.statistics import (
     paired_difference,
     spread,
 )
+from metacl.learners.token_count import TokenCount
+from metacl.learners.transformer import TransformerLearner
 from metacl.metagradients import InnerLoopDiverged
 from metacl.tasks import Episode, EpisodeShape, TaskAddress
 
@@ -37,9 +39,12 @@ SAME_START = "same start, 0 steps"
 
 @dataclass(frozen=True)
 class EpisodeScore:
-    """One method's answers to one episode's query, and the seconds it took to adapt.
+    """One method's answers to one episode's query, and what it took to adapt.
 
     targets, predicted : Q class positions. confidences : the probability that each answer was given.
+    tokens : that went through the model in those seconds (see `TokenCount`), frozen features counting as if they were
+    computed then; None where inputs are no tokens. memory_bytes : see `metacl.evaluation.memory`; None where it was not
+    measured.
     A method whose adaptation or scores stop being finite has `diverged`; its answers count as wrong.
     """
 
@@ -48,6 +53,8 @@ class EpisodeScore:
     predicted: tuple[int, ...]
     confidences: tuple[float, ...]
     seconds: float
+    tokens: int | None = None
+    memory_bytes: int | None = None
 
     @property
     def diverged(self) -> bool:
@@ -92,10 +99,12 @@ class CompareMethods(Work[tuple[EpisodeScore, ...]]):
 def _answers(method: AdaptationMethod, scene: Scene, targets: tuple[int, ...]) -> Iterator[EpisodeScore]:
     """Scores as the method goes on. What is timed is adapting, without answering."""
     method.prepare(scene)
-    adapting, seconds = method.adapt(scene), 0.0
+    adapting, seconds, count = method.adapt(scene), 0.0, TokenCount()
+    reads_tokens = isinstance(scene.worker.learner, TransformerLearner)
     while True:
         started = time.perf_counter()
-        found = next(adapting, None)
+        with count:
+            found = next(adapting, None)
         seconds += time.perf_counter() - started
         if found is None:
             return
@@ -104,13 +113,16 @@ def _answers(method: AdaptationMethod, scene: Scene, targets: tuple[int, ...]) -
             scores = predictor(scene.query)
         if bool(torch.isfinite(scores).all()):
             confidences, predicted = scores.double().softmax(-1).max(-1)
-            yield EpisodeScore(row, targets, tuple(predicted.tolist()), tuple(confidences.tolist()), seconds)
+            tokens = count.total if reads_tokens else None
+            yield EpisodeScore(row, targets, tuple(predicted.tolist()), tuple(confidences.tolist()), seconds, tokens)
 
 
 @dataclass(frozen=True)
 class RowResult:
     """One line of the table. Accuracies and differences are fractions of 1; seconds are means per episode.
 
+    tokens, memory_bytes : those of `EpisodeScore`, means over the episodes that have them (one a class split has the
+    memory); None if none has.
     metrics : other figures, each a mean over episodes ("macro_f1", …; "calibration_error" over all answers).
     versus : paired differences, by what is compared with (`FROZEN`, `SAME_STEPS`, `BEST_PRETRAINED`, `SAME_START`);
     only those that make sense for the row.
@@ -124,6 +136,8 @@ class RowResult:
     accuracy: Estimate
     metrics: dict[str, float]
     seconds: float
+    tokens: float | None
+    memory_bytes: float | None
     versus: dict[str, Difference]
     diverged: int
     spread: float | None
@@ -179,6 +193,8 @@ def table(*splits: Scores) -> list[RowResult]:
             accuracy=mean_interval(accuracies[row]),
             metrics=_metrics(together[row]),
             seconds=sum(score.seconds for score in together[row]) / len(together[row]),
+            tokens=_mean_of_known(score.tokens for score in together[row]),
+            memory_bytes=_mean_of_known(score.memory_bytes for score in together[row]),
             versus={
                 name: paired_difference(accuracies[row], accuracies[other])
                 for name, other in _opponents(row, accuracies)
@@ -197,6 +213,11 @@ def by_row(scores: Iterable[EpisodeScore]) -> dict[Row, list[EpisodeScore]]:
     for score in scores:
         found.setdefault(score.row, []).append(score)
     return found
+
+
+def _mean_of_known(values: Iterable[int | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
 
 
 def _spread(of_splits: Sequence[Sequence[EpisodeScore]]) -> float | None:

@@ -1,7 +1,8 @@
 """The features that the pretrained model gives a text, computed once a text.
 
 Every baseline that trains nothing in the model reads them. A text that nobody announced goes through the model alone,
-so that its features do not depend on the texts beside it in a batch, nor on which episode asked first.
+so that its features do not depend on the texts beside it in a batch, nor on which episode asked first. Whoever reads
+features is counted the tokens of their texts, as if they were computed for it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from torch import Tensor
 
 from metacl.coordination.worker import Worker
 from metacl.evaluation.examples import Examples
+from metacl.learners.token_count import TokenCount, counting
+from metacl.learners.transformer import TransformerLearner
 
 BATCH = 64
 """Texts that go through the model together when many are encoded ahead."""
@@ -32,6 +35,7 @@ class FrozenFeatures:
         self._learner = worker.learner.without_prompt()
         self._initial = {name: tensor.to(worker.learner.device) for name, tensor in worker.initial.items()}
         self._known: dict[str, Tensor] = {}
+        self._tokens: dict[str, int] = {}
 
     @classmethod
     def kept_by(cls, worker: Worker) -> FrozenFeatures:
@@ -52,7 +56,9 @@ class FrozenFeatures:
         """Features (B, D) of B texts."""
         for text in texts:
             if text not in self._known:
-                (self._known[text],) = self._learner.features(self._initial, self._learner.encode([text], None))
+                self._encode([text])
+        if self._tokens and (count := counting()) is not None:
+            count.add(sum(self._tokens[text] for text in texts))
         return torch.stack([self._known[text] for text in texts])
 
     @torch.no_grad()
@@ -64,9 +70,14 @@ class FrozenFeatures:
         """
         unknown = sorted(set(texts) - self._known.keys(), key=lambda text: (len(text), text))
         for begin in range(0, len(unknown), BATCH):
-            batch = unknown[begin : begin + BATCH]
-            found = self._learner.features(self._initial, self._learner.encode(batch, None))
-            self._known.update(zip(batch, found, strict=True))
+            self._encode(unknown[begin : begin + BATCH])
+
+    def _encode(self, texts: Sequence[str]) -> None:
+        with TokenCount():  # of nobody: tokens count when features are read
+            found = self._learner.features(self._initial, self._learner.encode(texts, None))
+        self._known.update(zip(texts, found, strict=True))
+        if isinstance(self._learner, TransformerLearner):
+            self._tokens.update(zip(texts, self._learner.token_counts(texts), strict=True))
 
 
 _KEPT: WeakKeyDictionary[Worker, FrozenFeatures] = WeakKeyDictionary()

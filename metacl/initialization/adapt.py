@@ -28,6 +28,7 @@ from metacl.learners.generation import Generation, generate
 from metacl.learners.transformer import TransformerLearner
 from metacl.metagradients import InnerLoopDiverged, plain_gradient
 from metacl.metagradients import adapt as walk
+from metacl.tasks.names_in_words import in_words
 
 if TYPE_CHECKING:
     from metacl.initialization.explain import Explanation
@@ -60,7 +61,8 @@ class Initialization:
         Parameters
         ----------
         texts, labels : B texts and their labels
-            At least two different labels; any number of examples a label.
+            At least two different labels; any number of examples a label. Where training had the names of the classes
+            in the support (`data.names_in_support`), the labels are read as names here.
         steps : int
             Inner steps; default what the initialization was trained with.
 
@@ -83,7 +85,10 @@ class Initialization:
                 f"this initialization has a learned head for {len(head)} labels, the data has {len(names)}. "
                 f"Train with episodes.ways={len(names)}, or with objective=proto_maml, which takes any number."
             )
-        support = self.learner.encode(list(texts), [names.index(label) for label in labels])
+        shown, of = list(texts), [names.index(label) for label in labels]
+        if any(part.shows_names for part in self.config.data.parts):
+            shown, of = [*shown, *map(in_words, names)], [*of, *range(len(names))]
+        support = self.learner.encode(shown, of)
         params, losses = self._adapted(Task(ways=len(names), support=support, query=support), steps)
         examples = list(zip(texts, labels, strict=True))
         return AdaptedClassifier(self.config, self.learner, params, names, losses, examples)

@@ -55,6 +55,7 @@ class CausalLanguageModel(LabelWords):
     """See `CausalLanguageModelConfig`. A batch's `targets` are the tokens that count in each text, (B,)."""
 
     config: CausalLanguageModelConfig
+    own_input: ClassVar[str | None] = SCORED
 
     def __init__(
         self, config: CausalLanguageModelConfig, seed: int, device: torch.device, engine: Engine | None
@@ -119,8 +120,7 @@ class CausalLanguageModel(LabelWords):
 
     def _logits(self, bound: Params, group: Group) -> Tensor:
         """Of every token but the first, given those before it, (G, L − 1, V)."""
-        inputs = {name: tensor for name, tensor in group.inputs.items() if name != SCORED}
-        return self.forward(bound, Group(inputs, group.prefix), use_cache=False).logits[:, :-1].float()
+        return self.forward(bound, group, use_cache=False).logits[:, :-1].float()
 
     def divergence(self, before: Params, now: Params, batch: Batch) -> Tensor:
         """See `Learner.divergence`."""

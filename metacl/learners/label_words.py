@@ -8,7 +8,6 @@ learner scores after, or `MARKER`.
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Self
@@ -20,6 +19,7 @@ from metacl.errors import DataError
 from metacl.learners.base import Params, Task
 from metacl.learners.transformer import TransformerConfig, TransformerLearner
 from metacl.tasks.episode import ArrayEpisode, Episode
+from metacl.tasks.names_in_words import in_words
 
 MARKER = "\nLabel: "
 TOKENS_TOGETHER = 2048
@@ -112,9 +112,3 @@ class LabelWords(TransformerLearner):
 
     def _count(self, text: str) -> int:
         return len(self.tokenizer(text)["input_ids"])
-
-
-def in_words(name: str) -> str:
-    """``card_arrival`` and ``cardArrival`` become "card arrival", ``books / fiction`` "books fiction"."""
-    apart = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
-    return " ".join(re.split(r"[\W_]+", apart)).strip().lower() or name

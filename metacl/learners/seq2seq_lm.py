@@ -58,6 +58,7 @@ class SequenceToSequence(LabelWords):
     """See `SequenceToSequenceConfig`. A batch's `targets` are the tokens that count in each text, (B,)."""
 
     config: SequenceToSequenceConfig
+    own_input: ClassVar[str | None] = LABELS
 
     def __init__(
         self, config: SequenceToSequenceConfig, seed: int, device: torch.device, engine: Engine | None
@@ -92,6 +93,10 @@ class SequenceToSequence(LabelWords):
             group.inputs["decoder_input_ids"] = self.adapted.model.prepare_decoder_input_ids_from_labels(said)
         return Batch(groups, order, torch.tensor([len(answer) for answer in answers], device=self.device))
 
+    def tokens_in(self, group: Group) -> Tensor:
+        """The encoder's and the decoder's."""
+        return super().tokens_in(group) + (group.inputs[LABELS] != IGNORED).sum()
+
     def _parts(self, text: str) -> tuple[str, str]:
         prompt, found, completion = text.partition(self.config.completion_after)
         if not found:
@@ -105,8 +110,7 @@ class SequenceToSequence(LabelWords):
         return self.ranks.collect(torch.cat([self._surprise(bound, group) for group in batch.groups]))[batch.order]
 
     def _surprise(self, bound: Params, group: Group) -> Tensor:
-        inputs = {name: tensor for name, tensor in group.inputs.items() if name != LABELS}
-        logits = self.forward(bound, Group(inputs, None), use_cache=False).logits.float()
+        logits = self.forward(bound, group, use_cache=False).logits.float()
         said = group.inputs[LABELS]
         return F.cross_entropy(logits.transpose(1, 2), said, reduction="none", ignore_index=IGNORED).sum(1)
 

@@ -95,6 +95,12 @@ class TextClassifier(TransformerLearner):
                 f"{distance:.1e}). Set learner.padding=groups, or max_length for compiled estimators."
             )
 
+    def tokens_in(self, group: Group) -> Tensor:
+        """In packed rows each text has one token at position 0, where padding is, too."""
+        if group.pool is None:
+            return super().tokens_in(group)
+        return (group.inputs["position_ids"] > 0).sum() + len(group.pool)
+
     def features(self, params: Params, batch: Batch) -> Tensor:
         """Pooled (and normalized) encoder outputs, (B, D)."""
         bound = self.bound(params)

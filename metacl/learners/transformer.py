@@ -23,6 +23,7 @@ from metacl.learners.length_groups import length_groups
 from metacl.learners.loading import load_config_and_tokenizer
 from metacl.learners.partition import Partition
 from metacl.learners.pretrained import find_pretrained
+from metacl.learners.token_count import counting
 
 
 class TransformerConfig(LearnerConfig):
@@ -117,6 +118,9 @@ class TransformerLearner(Learner):
         What the model is loaded as.
     """
 
+    own_input: ClassVar[str | None] = None
+    """Key of a group's inputs that is for the loss and not given to the model; None if there is none."""
+
     def __init__(
         self, config: TransformerConfig, kind: Any, seed: int, device: torch.device, engine: Engine | None
     ) -> None:
@@ -199,6 +203,15 @@ class TransformerLearner(Learner):
         with self._forward:
             return Group(inputs, self._prefix.compute(self.module, inputs))
 
+    def tokens_in(self, group: Group) -> Tensor:
+        """How many tokens a group's rows have, padding left out, a scalar."""
+        return group.inputs["attention_mask"].sum()
+
+    def token_counts(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each of B texts, cut at `max_length`."""
+        read = self.tokenizer(list(texts), truncation=True, max_length=self._options.max_length)["input_ids"]
+        return [len(ids) for ids in read]
+
     def bound(self, params: Params) -> Params:
         """What adapts under the module's names, for use on this rank's groups."""
         bound = self.adapted.bind(params)
@@ -206,10 +219,13 @@ class TransformerLearner(Learner):
 
     def forward(self, bound: Params, group: Group, **options: Any) -> Any:
         """The model's output for a group, at the places of its texts."""
+        if (count := counting()) is not None:
+            count.ran(self.tokens_in(group), self.ranks)
+        inputs = {name: tensor for name, tensor in group.inputs.items() if name != self.own_input}
         with self._forward, self._prefix.reuse(group.prefix):
             # An adapter's tensors are tied to nothing, and looking for ties costs a tenth of a small forward.
             ties = self._options.adapter is None
-            output = functional_call(self.module, bound, (), {**group.inputs, **options}, tie_weights=ties)
+            output = functional_call(self.module, bound, (), {**inputs, **options}, tie_weights=ties)
         if self.adapted.prompt_tokens:
             for name in ("last_hidden_state", "logits"):
                 if name in output:

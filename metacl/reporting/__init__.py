@@ -1,6 +1,6 @@
 """What a person sees of a run: progress while it lasts, the closing table, the report."""
 
-from metacl.reporting.comparison import as_latex, compare, reaching, read_results
+from metacl.reporting.comparison import as_latex, compare, costs, reaching, read_results
 from metacl.reporting.evaluation_files import check_report_folder, write_evaluation
 from metacl.reporting.language import write_language_evaluation
 from metacl.reporting.perplexity import perplexity_table
@@ -18,6 +18,7 @@ __all__ = [
     "closing_table",
     "compare",
     "cost",
+    "costs",
     "perplexity_table",
     "reaching",
     "read_results",

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from metacl.errors import DataError
 from metacl.evaluation.methods import META_LEARNED
-from metacl.reporting.table import ABSENT
+from metacl.reporting.table import ABSENT, to_adapt
 from metacl.reporting.wording import percent, protocol
 
 NEEDED = {"run", "protocol", "rows"}
@@ -20,7 +20,7 @@ ESCAPES["^"] = r"\textasciicircum{}"
 
 @dataclass(frozen=True)
 class Comparison:
-    """A table of accuracies: a line a method and number of steps, a column a run.
+    """A table: a line a method, mostly with a number of steps, a column a run or several.
 
     notes : the protocol of each column. same : whether all columns are of the same episodes.
     """
@@ -55,16 +55,34 @@ def read_results(path: Path) -> list[dict[str, Any]]:
 
 def compare(results: Sequence[Mapping[str, Any]]) -> Comparison:
     """Lines in the order in which methods first appear, the meta-learned last."""
+    return _by_row(results, _headings(results), lambda row: [percent(row["accuracy"])])
+
+
+def costs(results: Sequence[Mapping[str, Any]]) -> Comparison:
+    """What each row took to adapt to an episode; three columns a run, whose figures are a mean over its episodes."""
+    headers = [f"{what}, {name}" for name in _headings(results) for what in ("ms", "tokens", "MB")]
+    return _by_row(results, headers, to_adapt)
+
+
+def _by_row(
+    results: Sequence[Mapping[str, Any]], headers: Sequence[str], figures: Callable[[Mapping[str, Any]], list[str]]
+) -> Comparison:
+    """As many `figures` of a row for each run as there are headers for it; `ABSENT` where a run lacks the row."""
     rows = {(row["method"], row["steps"]) for one in results for row in one["rows"]}
     first = {
         row["method"]: place for place, row in reversed(list(enumerate(row for r in results for row in r["rows"])))
     }
     order = sorted(rows, key=lambda row: (row[0] == META_LEARNED, first[row[0]], -1 if row[1] is None else row[1]))
-    accuracies = [{(row["method"], row["steps"]): percent(row["accuracy"]) for row in one["rows"]} for one in results]
+    found = [{(row["method"], row["steps"]): figures(row) for row in one["rows"]} for one in results]
+    missing = [ABSENT] * (len(headers) // len(results))
     return Comparison(
-        ["method", "inner steps", *_headings(results)],
+        ["method", "inner steps", *headers],
         [
-            [method, ABSENT if steps is None else str(steps), *(of.get((method, steps), ABSENT) for of in accuracies)]
+            [
+                method,
+                ABSENT if steps is None else str(steps),
+                *(text for of in found for text in of.get((method, steps), missing)),
+            ]
             for method, steps in order
         ],
         [f"{one['run']}: {protocol(one)}" for one in results],
@@ -127,7 +145,7 @@ def _episodes(results: Mapping[str, Any], but: Sequence[str] = ()) -> str:
 
 
 def as_latex(comparison: Comparison) -> str:
-    """A ``tabular`` for the package booktabs, ready to paste; accuracies in percent with halves of their intervals."""
+    """A ``tabular`` for the package booktabs, ready to paste."""
     lines = [" & ".join(map(_latex, line)) + r" \\" for line in (comparison.headers, *comparison.lines)]
     return "\n".join(
         [

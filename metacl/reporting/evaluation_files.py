@@ -14,6 +14,7 @@ from metacl.errors import ConfigError
 from metacl.reporting.plots import adaptation_curves, adaptation_picture
 from metacl.reporting.report import METRICS, write_report
 
+TO_ADAPT = ("seconds", "tokens", "memory_bytes")
 BOOTSTRAP = ("bootstrap_low", "bootstrap_high")
 
 
@@ -39,11 +40,11 @@ def write_evaluation(folder: Path, results: Mapping[str, Any], config_yaml: str)
 
 
 def as_csv(rows: list[Mapping[str, Any]]) -> str:
-    """A line a row of results.json: accuracy and its interval, metrics, seconds; fractions of 1."""
+    """A line a row of results.json: accuracy and its interval, metrics, what it took to adapt; fractions of 1."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     accuracy = ("accuracy", "low", "high")
-    writer.writerow(["method", "steps", *accuracy, *METRICS, "seconds", "diverged", "spread", *BOOTSTRAP])
+    writer.writerow(["method", "steps", *accuracy, *METRICS, *TO_ADAPT, "diverged", "spread", *BOOTSTRAP])
     for row in rows:
         writer.writerow(
             [
@@ -51,7 +52,7 @@ def as_csv(rows: list[Mapping[str, Any]]) -> str:
                 "" if row["steps"] is None else row["steps"],
                 *(row["accuracy"][key] for key in ("mean", "low", "high")),
                 *(row["metrics"].get(name, "") for name in METRICS),
-                row["seconds"],
+                *("" if row.get(name) is None else row[name] for name in TO_ADAPT),
                 row["diverged"],
                 "" if row.get("spread") is None else row["spread"],
                 *(row["bootstrap"][key] if "bootstrap" in row else "" for key in ("low", "high")),

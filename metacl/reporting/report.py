@@ -14,7 +14,7 @@ from markupsafe import Markup
 from metacl.coordination.run_folder import write_text
 from metacl.reporting.page import render
 from metacl.reporting.plots import adaptation_curves, step_size_curves, training_curves
-from metacl.reporting.table import ABSENT, cells, headers
+from metacl.reporting.table import ABSENT, cells, headers, to_adapt
 from metacl.reporting.verdict import comparisons, verdict
 from metacl.reporting.wording import duration, interval, percent, points, protocol
 
@@ -57,6 +57,7 @@ def write_report(
         protocol=protocol(results),
         interval=results["protocol"]["interval"],
         training=Markup(training_curves(metrics)) if metrics else None,
+        to_adapt=adapting_lines(results["rows"]),
         cost=cost_lines(results["cost"]),
         config=config_yaml,
     )
@@ -157,6 +158,12 @@ def chosen_lines(chosen: Sequence[Mapping[str, Any]]) -> list[str]:
         + ", ".join(f"{value}: {100 * accuracy:.1f} %" for value, accuracy in one["validation_accuracies"].items())
         for one in chosen
     ]
+
+
+def adapting_lines(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """What it took to adapt to an episode, a line a row; the first is the head."""
+    lines = [[row["method"], ABSENT if row["steps"] is None else str(row["steps"]), *to_adapt(row)] for row in rows]
+    return [["method", "inner steps", "ms to adapt", "tokens to adapt", "MB to adapt"], *lines]
 
 
 def cost_lines(spent: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from metacl.reporting.verdict import comparisons, verdict
-from metacl.reporting.wording import milliseconds, percent, points, protocol
+from metacl.reporting.wording import megabytes, milliseconds, percent, points, protocol
 
 ABSENT = "–"
 
@@ -33,6 +33,16 @@ def cells(row: Mapping[str, Any], compared: Sequence[str]) -> list[str]:
         *([f"{100 * row['spread']:.2f}"] if _has_spread([row]) else []),
         *(points(row["versus"][name]) if name in row["versus"] else ABSENT for name in compared),
         milliseconds(row["seconds"]),
+    ]
+
+
+def to_adapt(row: Mapping[str, Any]) -> list[str]:
+    """Milliseconds, tokens and megabytes that a row of results.json took an episode; `ABSENT` where not known."""
+    tokens, memory = row.get("tokens"), row.get("memory_bytes")
+    return [
+        milliseconds(row["seconds"]),
+        ABSENT if tokens is None else f"{tokens:,.0f}",
+        ABSENT if memory is None else megabytes(memory),
     ]
 
 

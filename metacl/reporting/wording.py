@@ -33,6 +33,12 @@ def milliseconds(seconds: float) -> str:
     return f"{value:.1f}" if value < 100 else f"{value:.0f}"
 
 
+def megabytes(count: float) -> str:
+    """``0.27``, ``3.1``, ``212``: of 10⁶ bytes."""
+    value = count / 1e6
+    return f"{value:.2f}" if value < 1 else f"{value:.1f}" if value < 100 else f"{value:,.0f}"
+
+
 def inner_steps(steps: int) -> str:
     """``1 inner step``, ``5 inner steps``."""
     return f"{steps} inner step" if steps == 1 else f"{steps} inner steps"

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from metacl.errors import DataError
 from metacl.tasks.class_texts import ClassTexts
 from metacl.tasks.episode import Episode, EpisodeShape, Split, TaskAddress
+from metacl.tasks.names_in_words import in_words
 from metacl.tasks.randomness import AddressedRandom
 from metacl.tasks.sizes import check_sizes
 from metacl.tasks.splits import SPLITS
@@ -36,6 +37,8 @@ class ClassEpisodes:
         Which of its texts each split has.
     joint : bool
         Every training episode has all training classes, sorted, so that a class is the same label in each.
+    names_in_support : bool
+        After the K texts of its classes, a support has each class's name in words.
     """
 
     def __init__(
@@ -47,6 +50,7 @@ class ClassEpisodes:
         out_of_scope: str | None = None,
         out_of_scope_texts: Mapping[Split, Sequence[int]] | None = None,
         joint: bool = False,
+        names_in_support: bool = False,
     ) -> None:
         self.name = name
         self.texts = found.texts
@@ -57,6 +61,7 @@ class ClassEpisodes:
         self._split_of: dict[str, Split] = {name: split for split, names in self.classes.items() for name in names}
         self._by_domain = within_domain
         self._joint = joint
+        self._names_in_support = names_in_support
         self._pools = {split: self._split_into_pools(names) for split, names in self.classes.items()}
         self._out_of_scope = out_of_scope
         self._out_of_scope_texts = {
@@ -80,6 +85,7 @@ class ClassEpisodes:
     def check(self, split: Split, shape: EpisodeShape) -> None:
         """Raise `DataError` unless every class of `split` can serve in episodes of this shape."""
         names = self.classes[split]
+        self._check_names(names)
         beside = 0 if self._out_of_scope is None else 1
         if (shape.min_ways or shape.ways) <= beside:
             raise DataError(
@@ -99,6 +105,14 @@ class ClassEpisodes:
         here = [*names, *([self._out_of_scope] if self._out_of_scope is not None else [])]
         sizes = {name: len(self._texts_of(name, split)) for name in here}
         check_sizes(self.name, split, shape, sizes, "class")
+
+    def _check_names(self, names: Sequence[str]) -> None:
+        wordless = [name for name in names if not any(map(str.isalpha, name))]
+        if self._names_in_support and wordless:
+            raise DataError(
+                f"{self.name}: data.names_in_support: the name of class {wordless[0]!r} is no word. Leave it out, or "
+                f"give the classes names."
+            )
 
     def episode(self, address: TaskAddress, shape: EpisodeShape) -> Episode:
         """Draw the classes, then different texts of each for support and query. Depends on the arguments alone."""
@@ -122,6 +136,8 @@ class ClassEpisodes:
             drawn = random.sample(self._texts_of(name, address.split), count + shape.queries)
             support += [(text, label) for text in drawn[:count]]
             query += [(text, label) for text in drawn[count:]]
+        if self._names_in_support:
+            support += [(in_words(name), label) for label, name in enumerate(names)]
         return Episode(
             address=address,
             class_names=tuple(names),
@@ -137,7 +153,8 @@ class ClassEpisodes:
         total = sum(map(len, self.texts.values()))
         dropped = f" ({self.duplicates} exact duplicates left out)" if self.duplicates else ""
         beside = "" if self._out_of_scope is None else f", and {self._out_of_scope!r} in every episode"
-        return f"{self.name}: {total} examples{dropped}, classes: {parts}{beside}"
+        named = "; the name of each class is in the support" if self._names_in_support else ""
+        return f"{self.name}: {total} examples{dropped}, classes: {parts}{beside}{named}"
 
     def sizes(self) -> dict[Split, dict[str, int]]:
         """Different examples of every class of every split."""

@@ -179,6 +179,11 @@ class TaskSource(Component):
         return True
 
     @property
+    def shows_names(self) -> bool:
+        """Whether the names of the classes are examples in a support."""
+        return False
+
+    @property
     def completion_marker(self) -> str | None:
         """What stands between a prompt and its completion in every text; None where there are no prompts."""
         return None

@@ -45,6 +45,7 @@ class LabelledText(TaskSource):
     classes are: with `fractions` and `split_seed`, or those that stand in the file of splits.
     joint : every training episode holds all training classes in one order, so that a class is the same label in each:
     with objective maml and 0 inner steps, joint multi-task training.
+    names_in_support : the name of each class, in words, is one more example of its support, in training and afterwards.
     """
 
     dataset: str | None = None
@@ -61,6 +62,7 @@ class LabelledText(TaskSource):
     within_domain: bool = False
     out_of_scope: str | None = None
     joint: bool = False
+    names_in_support: bool = False
 
     @model_validator(mode="after")
     def _one_origin(self) -> LabelledText:
@@ -91,12 +93,18 @@ class LabelledText(TaskSource):
         """Any N and K."""
         return True
 
+    @property
+    def shows_names(self) -> bool:
+        """As `names_in_support` says."""
+        return self.names_in_support
+
     def open(self) -> ClassEpisodes:
         """Read and split the data."""
         if self.dataset is not None:
             name = f"{self.dataset}, published class split {self.class_split}"
             classes = bundled_class_split(self.dataset, self.class_split)
-            return ClassEpisodes(name, group_examples(bundled_examples(self.dataset)), classes, joint=self.joint)
+            texts = group_examples(bundled_examples(self.dataset))
+            return ClassEpisodes(name, texts, classes, joint=self.joint, names_in_support=self.names_in_support)
         table = self._table()
         texts = self.read(table)
         if self.splits is not None:
@@ -112,6 +120,7 @@ class LabelledText(TaskSource):
             out_of_scope=self.out_of_scope,
             out_of_scope_texts=self._out_of_scope_positions(texts),
             joint=self.joint,
+            names_in_support=self.names_in_support,
         )
 
     def read(self, table: TextTable | None = None) -> ClassTexts:

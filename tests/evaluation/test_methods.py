@@ -22,6 +22,7 @@ from metacl.evaluation.methods import (
     LabelNames,
     LogisticRegression,
     MetaLearned,
+    MetaLearnedLogisticRegression,
     NearestNeighbour,
     Pretrained,
     Retrieval,
@@ -80,6 +81,18 @@ def test_logistic_regression_is_scikit_learns(worker, ways):
     # For two classes scikit-learn fits one vector, whose log-odds are those of our two scores.
     found = softmax(only(LogisticRegression(c=1.0), scene, query), axis=1)
     np.testing.assert_allclose(found, expected, atol=2e-4)
+
+
+def test_logistic_regression_on_what_was_learned_reads_the_moved_features(worker):
+    scene, query = scene_of(worker, moved=0.5)
+    support, asked, targets = arrays(worker, scene, query)  # the pretrained ones
+    moved = {name: tensor + 0.5 for name, tensor in worker.initial.items()}
+    learned = [worker.learner.features(moved, part.batch).detach().numpy() for part in (scene.support, query)]
+    expected = Sklearn().fit(normalize(learned[0]), targets).decision_function(normalize(learned[1]))
+    found = only(MetaLearnedLogisticRegression(c=1.0), scene, query)
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+    frozen = Sklearn().fit(normalize(support), targets).decision_function(normalize(asked))
+    assert np.abs(found - frozen).max() > 0.01
 
 
 def test_nearest_neighbour_is_that_of_faiss(worker):
@@ -226,6 +239,7 @@ def test_all_methods_but_those_that_do_not_fit(worker):
         "label names, zero-shot",
         "logistic regression",
         "meta-learned",
+        "meta-learned, logistic regression",
         "nearest neighbour",
         "pretrained",
         "retrieval, support",

@@ -62,6 +62,17 @@ def test_an_adapted_model_that_is_not_finite_is_refused(initialization, monkeypa
         initialization.adapt(TEXTS, LABELS, steps=1)
 
 
+def test_labels_are_read_as_names_where_training_had_them_in_the_support(initialization):
+    tree = initialization.config.to_dict()
+    config = metacl.RunConfig.model_validate({**tree, "data": {**tree["data"], "names_in_support": True}})
+    reads_names = Initialization(StoredInitialization(config, initialization.meta, 0))
+    labels, asked = ["card", "pin", "card", "lostPin"], ["a new card", "what is a pin", "I lost it"]
+    found = reads_names.adapt(TEXTS, labels, steps=0).predict(asked)
+    by_hand = initialization.adapt([*TEXTS, "card", "lost pin", "pin"], [*labels, "card", "lostPin", "pin"], steps=0)
+    assert found == by_hand.predict(asked)
+    assert found != initialization.adapt(TEXTS, labels, steps=0).predict(asked)
+
+
 @pytest.fixture
 def saved(initialization, tmp_path):
     initialization.adapt(TEXTS, LABELS, steps=1).save(tmp_path / "model")

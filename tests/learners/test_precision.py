@@ -74,3 +74,12 @@ def test_reverse_differentiates_through_it(learners):
         gradients.append(torch.cat([found[name].flatten() for name in sorted(found)]))
     assert torch.isfinite(gradients[1]).all()
     assert torch.cosine_similarity(*gradients, dim=0) > 0.99
+
+
+@pytest.mark.parametrize(("capability", "said"), [("AVX2", True), ("AVX512", False), ("DEFAULT", False)])
+def test_a_processor_that_is_slow_at_it_is_told_of(tiny, capability, said, monkeypatch, caplog):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    TextClassifierConfig(model=tiny, adapter=AdapterConfig(rank=2)).build(seed=0)
+    assert not caplog.records
+    TextClassifierConfig(model=tiny, adapter=AdapterConfig(rank=2), base_dtype="bfloat16").build(seed=0)
+    assert ("Set learner.base_dtype=float32" in caplog.text) is said

@@ -14,6 +14,7 @@ from metacl.initialization import read_initialization
 from metacl.learners import SequenceToSequenceConfig
 from metacl.learners.adapter import AdapterConfig
 from metacl.learners.generation import Generation, generate
+from metacl.learners.token_count import TokenCount, counting
 from metacl.tasks import EpisodeShape
 from tests.small_models import VOCABULARY, save_tokenizer
 
@@ -173,3 +174,20 @@ def test_another_marker_than_the_datas(models, tmp_path):
     data = {"name": "prompt_completion", "path": "rows.jsonl", "marker": MARKER}
     with pytest.raises(ConfigError, match="Set learner"):
         config_from_dict({"name": "x", "learner": learner, "data": data, "objective": "maml"})
+
+
+@pytest.mark.parametrize("family", ["t5", "bart"])
+def test_what_the_decoder_reads_counts_too(models, family):
+    adapter = AdapterConfig(targets=TARGETS[family])
+    config = SequenceToSequenceConfig(model=str(models[family]), adapter=adapter, completion_after=MARKER)
+    learner = config.build(0)
+    batch, tokenizer = learner.encode(TEXTS, None), AutoTokenizer.from_pretrained(models[family])
+    with TokenCount() as count:
+        learner.outputs(learner.initial, batch)
+        assert count.total == sum(len(ids) for text in TEXTS for ids in tokenizer(text.split(MARKER))["input_ids"])
+        with TokenCount() as inner:
+            learner.outputs(learner.initial, batch)
+        learner.outputs(learner.initial, batch)
+    assert count.total == 2 * inner.total > 0
+    learner.outputs(learner.initial, batch)
+    assert count.total == 2 * inner.total and counting() is None

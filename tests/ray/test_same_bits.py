@@ -33,6 +33,19 @@ def test_tasks_side_by_side_do_not_depend_on_the_groups(ray_cluster, tmp_path):
     assert len(hashes) == 1
 
 
+def test_what_adapting_takes_does_not_depend_on_the_groups(ray_cluster, tmp_path):
+    model = save_tiny_bert(tmp_path / "model")
+    evaluation = {"shape": {"ways": 3, "shots": 2, "queries": 2}, "episodes": 4, "steps": [0, 2]}
+    found = []
+    for name, workers in [("local", {"executor": "local"}), ("two", {"executor": "ray", "groups": 2})]:
+        config = small_config(model, tmp_path / name, workers=workers, outer__steps=1, evaluation=evaluation)
+        rows = metacl.train(config).results["rows"]
+        found.append([(row["accuracy"], row["tokens"], row["memory_bytes"]) for row in rows])
+    local, two = found
+    assert local == two
+    assert len(local) == 4 and all(tokens > 0 and memory > 0 for _, tokens, memory in local)
+
+
 def test_zero_stage_1_and_resume_with_another_number_of_groups(ray_cluster, tmp_path):
     model = save_tiny_bert(tmp_path / "model")
     whole = trained_hash(small_config(model, tmp_path / "whole"))

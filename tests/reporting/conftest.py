@@ -21,6 +21,8 @@ def row(method, steps, accuracy, versus=None):
         "diverged": 0,
         "bootstrap": {"mean": accuracy, "low": accuracy - 0.009, "high": accuracy + 0.007},
         "seconds": 0.0031 if steps is None else 0.002 + 0.021 * steps,
+        "tokens": 310.5 * (1 + (steps or 0)),
+        "memory_bytes": 270000.0 if steps is None else 5.25e6 + 30e6 * steps,
         "versus": {name: estimate(*figures) for name, figures in (versus or {}).items()},
     }
 

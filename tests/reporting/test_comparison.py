@@ -7,7 +7,7 @@ import pytest
 
 from metacl.cli import main
 from metacl.errors import DataError
-from metacl.reporting import as_latex, compare, reaching, read_results
+from metacl.reporting import as_latex, compare, costs, reaching, read_results
 
 
 @pytest.fixture
@@ -62,6 +62,28 @@ def test_the_fewest_steps_and_shots_to_a_threshold(results, tmp_path, capsys):
     with pytest.raises(SystemExit) as exit_:
         main(["report", str(tmp_path / "found.json"), "--threshold", "87"])
     assert exit_.value.code == 0 and "steps to 87 %" in " ".join(capsys.readouterr().out.split())
+
+
+def test_what_adapting_took_side_by_side(two, tmp_path, capsys):
+    for row in two[1]["rows"]:
+        del row["tokens"], row["memory_bytes"]  # from before they were measured
+    found = costs(two)
+    assert found.headers == ["method", "inner steps", *(f"{what}, demo" for what in ("ms", "tokens", "MB"))] + [
+        f"{what}, 50 % of_it" for what in ("ms", "tokens", "MB")
+    ]
+    assert found.lines == [
+        ["frozen prototypes", "–", "3.1", "310", "0.27", "–", "–", "–"],
+        ["pretrained", "5", "107", "1,863", "155", "107", "–", "–"],
+        ["meta-learned", "0", "2.0", "310", "5.2", "2.0", "–", "–"],
+        ["meta-learned", "5", "107", "1,863", "155", "107", "–", "–"],
+    ]
+    (tmp_path / "found.json").write_text(json.dumps(two))
+    for options, code in ((["--cost"], 0), (["--cost", "--latex"], 0), (["--cost", "--threshold", "9"], 2)):
+        with pytest.raises(SystemExit) as exit_:
+            main(["report", str(tmp_path / "found.json"), *options])
+        assert exit_.value.code == code
+    said = capsys.readouterr()
+    assert "1,863" in said.out and "tables of their own" in " ".join(said.err.split())
 
 
 def test_latex(two):

@@ -103,7 +103,7 @@ def test_a_phone_and_a_dark_room_are_thought_of(written, results):
     assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in html
     assert "prefers-color-scheme: dark" in html
     tables = re.findall(r"<div class=\"scroll[^>]*>\s*<table", html)
-    assert len(tables) == html.count("<table") == 7
+    assert len(tables) == html.count("<table") == 8
 
 
 def test_strings_from_data_and_config_are_not_html(written, results):
@@ -138,6 +138,20 @@ def test_cost_by_hand(results):
         ("parameters of the frozen base", "22,713,216"),
         ("parameters learned", "73,728"),
     ]
+
+
+def test_what_adapting_takes_is_in_it(written, results):
+    rows = Page(written(results)).rows
+    start = rows.index(["method", "inner steps", "ms to adapt", "tokens to adapt", "MB to adapt"])
+    assert rows[start + 1 : start + 5] == [
+        ["frozen prototypes", "–", "3.1", "310", "0.27"],
+        ["pretrained", "5", "107", "1,863", "155"],
+        ["meta-learned", "0", "2.0", "310", "5.2"],
+        ["meta-learned", "5", "107", "1,863", "155"],
+    ]
+    for row in results["rows"]:
+        row["tokens"] = None  # arrays
+    assert ["frozen prototypes", "–", "3.1", "–", "0.27"] in Page(written(results)).rows
 
 
 def test_a_run_of_no_seconds_has_no_share(results):
@@ -185,8 +199,10 @@ def test_results_of_an_older_version_have_a_report(written, results):
     for name in ("confusions", "examples", "chosen", "curves", "robustness"):
         del results[name]
     for row in results["rows"]:
-        del row["metrics"]
-    assert "Other metrics" not in written(results)
+        del row["metrics"], row["tokens"], row["memory_bytes"]
+    html = written(results)
+    assert "Other metrics" not in html
+    assert ["meta-learned", "5", "107", "–", "–"] in Page(html).rows
 
 
 def test_the_files_beside_it_hold_the_same(tmp_path, results):
@@ -204,4 +220,5 @@ def test_the_files_beside_it_hold_the_same(tmp_path, results):
         0.88,
         0.87,
     )
+    assert [rows[-1][name] for name in ("tokens", "memory_bytes")] == ["1863.0", "155250000.0"]
     ElementTree.fromstring(page.with_suffix(".svg").read_text("utf-8"))

@@ -193,3 +193,23 @@ def test_out_of_scope_texts_are_split_as_the_file_of_splits_was_drawn(tmp_path):
     assert sizes() == {"train": 8, "valid": 4, "test": 8}  # data.fractions
     with pytest.raises(DataError, match="'fractions', three parts of 1"):
         sizes(fractions=[0.5, 0.5], seed=3)
+
+
+def test_names_in_the_support_come_after_the_same_texts():
+    found = group_examples(examples_of({"lostCard": 4, "new_pin": 4, "top-up": 4}))
+    classes = {"train": ["lostCard", "new_pin", "top-up"], "valid": [], "test": []}
+    without, named = (ClassEpisodes("some data", found, classes, names_in_support=shown) for shown in (False, True))
+    shape, address = EpisodeShape(ways=3, shots=2, queries=1), TaskAddress("train", 0, 0, 7)
+    plain, episode = without.episode(address, shape), named.episode(address, shape)
+    words = {"lostCard": "lost card", "new_pin": "new pin", "top-up": "top up"}
+    assert episode.support_texts == (*plain.support_texts, *(words[name] for name in plain.class_names))
+    assert episode.support_labels == (*plain.support_labels, 0, 1, 2)
+    assert (episode.query_texts, episode.query_labels) == (plain.query_texts, plain.query_labels)
+    assert "the name of each class is in the support" in named.describe()
+
+
+def test_names_that_are_no_words_are_refused():
+    found = group_examples(examples_of({"card": 4, "39": 4}))
+    source = ClassEpisodes("some data", found, {"train": ["card", "39"]}, names_in_support=True)
+    with pytest.raises(DataError, match=r"data.names_in_support: the name of class '39' is no word. Leave it out"):
+        source.check("train", EpisodeShape(ways=2, shots=1, queries=1))

@@ -17,7 +17,7 @@ from metacl.evaluation.methods.fine_tuning import FineTunedStart, FineTuning
 from metacl.evaluation.methods.in_context import InContext, ZeroShotPrompt
 from metacl.evaluation.methods.inner_steps import InnerSteps, MetaLearned, OtherStarts, Pretrained
 from metacl.evaluation.methods.label_names import LabelNames
-from metacl.evaluation.methods.logistic_regression import LogisticRegression
+from metacl.evaluation.methods.logistic_regression import LogisticRegression, MetaLearnedLogisticRegression
 from metacl.evaluation.methods.nearest_neighbour import NearestNeighbour
 from metacl.evaluation.methods.prototypes import FrozenPrototypes
 from metacl.evaluation.methods.retrieval import Retrieval
@@ -38,6 +38,7 @@ __all__ = [
     "LabelNames",
     "LogisticRegression",
     "MetaLearned",
+    "MetaLearnedLogisticRegression",
     "NearestNeighbour",
     "OtherStarts",
     "Predictor",

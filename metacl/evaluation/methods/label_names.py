@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from metacl.evaluation.methods.base import METHODS, AdaptationMethod, Predictor, Row, Scene
-from metacl.learners.label_words import in_words
+from metacl.tasks.names_in_words import in_words
 
 
 @METHODS.register("label_names")

@@ -1,4 +1,4 @@
-"""A linear classifier on frozen features, the strongest of the cheap baselines."""
+"""A linear classifier on features: frozen ones, which is the strongest of the cheap baselines, or learned ones."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import Annotated, ClassVar
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt
 from sklearn.linear_model import LogisticRegression as Sklearn
+from torch import Tensor
 from torch.nn.functional import normalize
 
-from metacl.evaluation.methods.base import METHODS, AdaptationMethod, Examples, Predictor, Row, Scene
+from metacl.evaluation.methods.base import META_LEARNED, METHODS, AdaptationMethod, Examples, Predictor, Row, Scene
+from metacl.learners.base import Params
 
 
 @METHODS.register("logistic_regression")
@@ -38,19 +40,47 @@ class LogisticRegression(AdaptationMethod):
         """One."""
         return [Row("logistic regression", None)]
 
+    def features(self, scene: Scene, examples: Examples) -> Tensor:
+        """(B, D) of B examples."""
+        return scene.frozen.of(examples)
+
     def adapt(self, scene: Scene) -> Iterator[tuple[Row, Predictor]]:
         """Fit by scikit-learn, in float64."""
         assert self.c is not None, "one of the candidates adapts"
-        support = normalize(scene.frozen.of(scene.support), dim=-1)
+        support = normalize(self.features(scene, scene.support), dim=-1)
         model = Sklearn(C=self.c, max_iter=self.iterations).fit(
             support.double().cpu().numpy(), scene.targets.cpu().numpy()
         )
 
-        def scores(examples: Examples) -> torch.Tensor:
-            features = normalize(scene.frozen.of(examples), dim=-1)
+        def scores(examples: Examples) -> Tensor:
+            features = normalize(self.features(scene, examples), dim=-1)
             found = torch.as_tensor(model.decision_function(features.double().cpu().numpy()), device=features.device)
             # With two classes scikit-learn gives the log-odds of the second.
             return found if found.ndim == 2 else torch.stack([-found / 2, found / 2], dim=-1)
 
         (row,) = self.rows()
         yield row, scores
+
+
+@METHODS.register("meta_learned_logistic_regression")
+class MetaLearnedLogisticRegression(LogisticRegression):
+    """Logistic regression on the features of the learned initialization, in the place of its inner loop.
+
+    A convex head on meta-learned features (Lee et al. 2019, "MetaOptNet"; Bertinetto et al. 2019, "R2-D2"), without
+    training through it.
+    """
+
+    reads_batches: ClassVar[bool] = True
+
+    def rows(self) -> list[Row]:
+        """One."""
+        return [Row(f"{META_LEARNED}, logistic regression", None)]
+
+    def start(self, scene: Scene) -> Params:
+        """What was learned."""
+        return scene.worker.parameters(scene.meta)
+
+    @torch.no_grad()
+    def features(self, scene: Scene, examples: Examples) -> Tensor:
+        """Those that the learned initialization gives, before any inner step."""
+        return scene.worker.learner.features(self.start(scene), examples.batch)
