@@ -35,6 +35,8 @@ STRATEGIES: dict[str, list[dict[str, Any]]] = {
     "o-lora": [{"name": "o_lora", "rank": 2}],
     "si": [{"name": "si"}],
     "experts": [{"name": "experts"}],
+    "gated experts": [{"name": "experts", "router": "learned"}],
+    "mixed experts": [{"name": "experts", "router": "learned", "mixture": True}],
     "orthogonal subspace": [{"name": "orthogonal_subspace", "directions": 15}],
     "self-distillation": [{"name": "self_distillation"}],
     "hardening": [{"name": "hardening", "radius": 0.1}],
@@ -45,6 +47,9 @@ STRATEGIES: dict[str, list[dict[str, Any]]] = {
     # Explicit steps, which strength 100 makes diverge in the third domain.
     "ewc on the product": [{"name": "ewc", "strength": 1, "examples": 50, "on": "product"}],
     "nearest class mean": [{"name": "nearest_class_mean"}],
+    "retrieval": [{"name": "retrieval"}],
+    "bounded retrieval": [{"name": "retrieval", "memory": 150}],
+    "prompt only": [{"name": "prompt_only"}],
     "cumulative": [{"name": "cumulative"}],
     "joint": [{"name": "joint"}],
 }
@@ -193,17 +198,22 @@ def percent(estimate: Estimate) -> str:
 
 
 def collect() -> dict[str, Any]:
-    """All rows that are there, and what is missing."""
+    """All rows that are in runs/, or were in results.json with the same config; and what is missing."""
+    config = yaml.safe_load((HERE / "config.yaml").read_text())
+    known = json.loads((HERE / "results.json").read_text())
+    before = {(row["strategy"], row["start"]): row for row in known["rows"] if known["config"] == config}
     rows, missing = [], []
     for strategy in STRATEGIES:
         for start in STARTS:
             path = RUNS / name_of(strategy, start) / "results.json"
-            if not path.exists() or (found := json.loads(path.read_text()))["seeds_missing"]:
+            if path.exists() and not (found := json.loads(path.read_text()))["seeds_missing"]:
+                r = [[[round(value, 6) for value in line] for line in run["rows"]] for run in found["seeds"]]
+                rows.append({"strategy": strategy, "start": start, "values": values_of(found), "r": r})
+            elif (strategy, start) in before:
+                rows.append(before[strategy, start])
+            else:
                 missing.append(f"{strategy} from {start}")
-                continue
-            r = [[[round(value, 6) for value in line] for line in run["rows"]] for run in found["seeds"]]
-            rows.append({"strategy": strategy, "start": start, "values": values_of(found), "r": r})
-    return {"config": yaml.safe_load((HERE / "config.yaml").read_text()), "missing": missing, "rows": rows}
+    return {"config": config, "missing": missing, "rows": rows}
 
 
 def show(rows: list[dict[str, Any]]) -> None:

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, Valida
 
 from metacl.config import Workers, read_tree
 from metacl.continual.probe import ProbeConfig
-from metacl.continual.strategies import STRATEGIES, Strategy
+from metacl.continual.strategies import STRATEGIES, Strategy, asked_by_name
 from metacl.continual.streams import STREAMS, StreamSource, TextDomains
 from metacl.continual.training import Training
 from metacl.errors import ConfigError
@@ -76,12 +76,19 @@ class ContinualConfig(Component):
             )
         if isinstance(self.learner, SequenceToSequenceConfig):
             raise ValueError("learner: seq2seq_lm does not learn streams yet. Set learner=causal_lm")
-        if self.learner.classifies == isinstance(self.stream, TextDomains):
-            needed = "classes, domains or files" if self.learner.classifies else "text_domains"
+        by_name = not self.learner.classifies and asked_by_name(self.strategies)
+        if self.learner.classifies == isinstance(self.stream, TextDomains) and not by_name:
+            needed = (
+                "classes, domains or files"
+                if self.learner.classifies
+                else "text_domains; or strategies to [prompt_only], which asks it about classes and trains nothing"
+            )
             raise ValueError(
                 f"stream: {self.stream.registered_name} does not fit learner {self.learner.registered_name}. "
                 f"Set stream.name to {needed}"
             )
+        if self.probe is not None and by_name:
+            raise ValueError("probe: prompt_only trains nothing that a probe set could tell. Leave it out")
         if self.probe is not None and self.probe.classes != self.learner.classifies:
             needed = "labelled_text" if self.learner.classifies else "domain_text or prompt_completion"
             raise ValueError(

@@ -26,11 +26,13 @@ from metacl.continual.moment import Moment
 from metacl.continual.pool import Minibatch, Pool
 from metacl.continual.probe import Probe, Probed, ProbeTexts
 from metacl.continual.record import Record
-from metacl.continual.strategies import State, Strategy, stored
+from metacl.continual.strategies import State, Strategy, asked_by_name, stored
 from metacl.continual.training import Training
 from metacl.continual.travel import Travels
 from metacl.errors import ConfigError, TrainingError
 from metacl.learners.base import Batch, Learner, Params, as_leaves, parameter_count
+from metacl.learners.label_words import LabelWords
+from metacl.learners.named_classes import NamedClasses
 from metacl.objectives.proto_maml import class_means
 from metacl.tasks.episode import TaskAddress
 from metacl.tasks.randomness import AddressedRandom
@@ -139,6 +141,8 @@ class ContinualLoop:
         probe: ProbeTexts | None = None,
     ) -> None:
         classes = len(stream.class_names)
+        if classes and isinstance(learner, LabelWords):
+            learner = _asked_about(learner if start else learner.without_prompt(), stream, strategies)
         whole = Model(learner, classes).start()
         unknown = sorted(set(start or {}) - set(whole))
         if unknown:
@@ -433,6 +437,16 @@ class ContinualLoop:
         if self._pool.columns is None:
             return None
         return self._pool.columns[k if self._scenario == "seen" else experience]
+
+
+def _asked_about(learner: LabelWords, stream: Stream, strategies: Sequence[Strategy]) -> NamedClasses:
+    """A language model as classifier. Raises `ConfigError` if it would be trained as one."""
+    if not asked_by_name(strategies):
+        raise ConfigError(
+            "strategies: a language model is asked about classes by their names and learns none. Set them to "
+            "[prompt_only], or give it a stream without classes."
+        )
+    return NamedClasses(learner, stream.class_names)
 
 
 def _mean_kl(asked: Sequence[Asked]) -> float | None:

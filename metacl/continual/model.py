@@ -47,7 +47,7 @@ class Model:
     @property
     def has_random_start(self) -> bool:
         """Whether `start` is the model at random initialization; a module of one's own is taken for that."""
-        return not self.has_own_head and bool(self.classes)
+        return not self.has_own_head and not self.learner.vocabulary
 
     def chance(self, labels: Sequence[int], allowed: Tensor | None) -> float:
         """The measure of a model whose weights are drawn at random, in the mean over draws.

@@ -120,7 +120,9 @@ class Probe:
     def ask(self, params: Params) -> Probed:
         """The model with these parameters; a strategy that answers in its place is not asked."""
         support, asked = self._batches()
-        return self._by_means(params, support, asked) if self._model.classes else self._by_tokens(params, asked)
+        return (
+            self._by_tokens(params, asked) if self._model.learner.vocabulary else self._by_means(params, support, asked)
+        )
 
     def _by_means(self, params: Params, support: list[Batch], asked: list[Batch]) -> Probed:
         self._first = self._first or self._scores(self._start, support, asked)

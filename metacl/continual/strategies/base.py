@@ -32,6 +32,8 @@ class Strategy(Component):
 
     moves_at_end: ClassVar[bool] = False
     """Whether `end` returns other parameters than it gets."""
+    asks_by_name: ClassVar[bool] = False
+    """Whether it answers for a language model that is asked about classes by their names, and then trains nothing."""
 
     def check(self, model: Model, stream: Stream) -> None:
         """Raise `ConfigError` if it cannot work with this model, or for so many experiences."""
@@ -102,6 +104,11 @@ class Strategy(Component):
 
 
 STRATEGIES: Registry[Strategy] = Registry("strategy", "strategies")
+
+
+def asked_by_name(strategies: Sequence[Strategy]) -> bool:
+    """Whether this is the one list of strategies that a language model on a stream of classes can have."""
+    return len(strategies) == 1 and strategies[0].asks_by_name
 
 
 def stored(state: State) -> list[Address]:

@@ -10,8 +10,8 @@ from metacl.continual.model import Model
 from metacl.continual.moment import Moment
 from metacl.continual.pool import Minibatch
 from metacl.continual.strategies.base import STRATEGIES, State, Strategy
-from metacl.continual.strategies.experts import needs_features
 from metacl.continual.strategies.lwf import needs_classes
+from metacl.continual.strategies.start_features import needs_features
 from metacl.learners.base import Params
 from metacl.objectives.adversarial import Adversarial
 

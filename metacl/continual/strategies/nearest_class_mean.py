@@ -12,8 +12,8 @@ from metacl.continual.experience import Address, Stream
 from metacl.continual.model import Model
 from metacl.continual.moment import Moment
 from metacl.continual.strategies.base import STRATEGIES, State, Strategy
-from metacl.continual.strategies.experts import ENCODED_TOGETHER, needs_features
 from metacl.continual.strategies.lwf import needs_classes
+from metacl.continual.strategies.start_features import features_of_test, needs_features, start_features
 from metacl.learners.base import Batch, Params
 
 SUMS, COUNTS = "sums", "counts"
@@ -35,13 +35,11 @@ class NearestClassMean(Strategy):
     def end(self, moment: Moment, params: Params, addresses: list[Address], state: State) -> tuple[Params, State]:
         """Sums and counts of each class."""
         found, one_hots = [], []
-        with torch.no_grad():
-            for part in moment.minibatches(moment.pool.stream.train_addresses(moment.experience), ENCODED_TOGETHER):
-                features = moment.model.features(moment.start, part.batch)
-                assert part.batch.targets is not None
-                one_hot = torch.nn.functional.one_hot(part.batch.targets, moment.model.classes).to(features.dtype)
-                found.append(one_hot.T @ features)
-                one_hots.append(one_hot.sum(0))
+        for part, features in start_features(moment, moment.pool.stream.train_addresses(moment.experience)):
+            assert part.batch.targets is not None
+            one_hot = torch.nn.functional.one_hot(part.batch.targets, moment.model.classes).to(features.dtype)
+            found.append(one_hot.T @ features)
+            one_hots.append(one_hot.sum(0))
         sums, counts = torch.stack(found).sum(0), torch.stack(one_hots).sum(0)
         if SUMS in state:
             sums, counts = sums + state[SUMS], counts + state[COUNTS]
@@ -52,7 +50,7 @@ class NearestClassMean(Strategy):
         if SUMS not in state:
             return None
         means = state[SUMS] / state[COUNTS].clamp(min=1).unsqueeze(1)
-        features = moment.model.features(moment.start, batch)
+        features = features_of_test(moment, batch)
         distance = torch.cdist(features, means, compute_mode="donot_use_mm_for_euclid_dist").square()
         return (-distance).masked_fill(state[COUNTS] == 0, -torch.inf)
 

@@ -9,7 +9,6 @@ fetched in the same way: their features move those of a text (Rocchio 1971), or 
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -17,18 +16,17 @@ from typing import Annotated, Any, ClassVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
-import torch
 from pydantic import Field, PositiveFloat, PositiveInt
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.metrics.pairwise import linear_kernel
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from metacl.config import RunConfig
 from metacl.coordination.worker import Worker
 from metacl.errors import DataError
 from metacl.evaluation.methods.base import METHODS, AdaptationMethod, Examples, Predictor, Row, Scene
 from metacl.evaluation.methods.in_context import asked, prompt, shown_examples
+from metacl.evaluation.neighbours import Vectors, index_of, unit, votes, without_faiss
 from metacl.learners import CausalLanguageModelConfig
 from metacl.tasks.readers import read_lines
 
@@ -51,8 +49,8 @@ class Retrieval(AdaptationMethod):
 
     def obstacle(self, config: RunConfig) -> str | None:
         """faiss must be there for feature vectors. Raises `DataError` if the documents cannot be read."""
-        if config.learner.has_features and importlib.util.find_spec("faiss") is None:
-            return "it needs faiss, which is not installed. Install it: pip install faiss-cpu"
+        if config.learner.has_features and (missing := without_faiss()):
+            return missing
         if not (config.learner.has_features or isinstance(config.learner, CausalLanguageModelConfig)):
             return f"it reads feature vectors, and learner {config.learner.registered_name!r} gives none."
         if self.documents is not None:
@@ -82,21 +80,17 @@ class Retrieval(AdaptationMethod):
 
     def _voting(self, scene: Scene) -> Predictor:
         documents = None if self.documents is None else _known_features(scene, self.documents)
-        support = self._moved(_unit(scene.frozen.of(scene.support)), documents)
-        index, labels = _index(support), np.asarray(scene.targets.cpu())
+        support = self._moved(unit(scene.frozen.of(scene.support)), documents)
+        index, labels = index_of(support), np.asarray(scene.targets.cpu())
 
         def scores(examples: Examples) -> Tensor:
-            asked_for = self._moved(_unit(scene.frozen.of(examples)), documents)
-            cosines, places = index.search(asked_for, min(self.neighbours, len(labels)))
-            votes = np.zeros((len(asked_for), scene.ways))
-            rows = np.arange(len(asked_for))[:, None]
-            np.add.at(votes, (rows, labels[places]), np.exp((cosines - 1) / self.temperature))
-            least = np.finfo(np.float64).tiny  # a class without a vote
-            return torch.from_numpy(np.log(votes + least)).to(scene.worker.learner.device)
+            asked_for = self._moved(unit(scene.frozen.of(examples)), documents)
+            found = votes(index, labels, asked_for, self.neighbours, self.temperature, scene.ways)
+            return found.to(scene.worker.learner.device)
 
         return scores
 
-    def _moved(self, features: np.ndarray, documents: tuple[np.ndarray, Any] | None) -> np.ndarray:
+    def _moved(self, features: Vectors, documents: tuple[Vectors, Any] | None) -> Vectors:
         """Towards the mean of the nearest documents."""
         if documents is None:
             return features
@@ -156,27 +150,13 @@ def _known_words(path: Path) -> _Words:
     return _Words(_documents(path))
 
 
-def _known_features(scene: Scene, path: Path) -> tuple[np.ndarray, Any]:
+def _known_features(scene: Scene, path: Path) -> tuple[Vectors, Any]:
     """The documents' features and their index, once a worker."""
     known = _FEATURES.setdefault(scene.worker, {})
     if path not in known:
-        features = _unit(scene.frozen.of_texts(_documents(path)))
-        known[path] = features, _index(features)
+        features = unit(scene.frozen.of_texts(_documents(path)))
+        known[path] = features, index_of(features)
     return known[path]
 
 
-_FEATURES: WeakKeyDictionary[Worker, dict[Path, tuple[np.ndarray, Any]]] = WeakKeyDictionary()
-
-
-def _unit(features: Tensor) -> np.ndarray:
-    """Of length 1, (B, D), float32."""
-    return normalize(features, dim=-1).float().cpu().numpy()
-
-
-def _index(vectors: np.ndarray) -> Any:
-    """Exact search by inner product."""
-    import faiss  # optional, and looked for in `obstacle`
-
-    index = faiss.IndexFlatIP(vectors.shape[1])
-    index.add(np.ascontiguousarray(vectors, dtype=np.float32))
-    return index
+_FEATURES: WeakKeyDictionary[Worker, dict[Path, tuple[Vectors, Any]]] = WeakKeyDictionary()
