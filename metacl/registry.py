@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar, get_args
 
@@ -126,6 +126,18 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(known)}."
 
 
+def nearest_key(path: Sequence[str], model: type[BaseModel]) -> str:
+    """A sentence that helps with an unknown key of a config: where one of that very name stands, else as `nearest`.
+
+    path : the key, part by part, from `model` on. Empty where nothing is known of the place.
+    """
+    *place, name = path
+    if elsewhere := _places(model, name):
+        return f"Did you mean {' or '.join(map(repr, elsewhere))}?"
+    fields = _fields_at(model, place)
+    return nearest(name, fields) if fields else ""
+
+
 def explain(error: ValidationError, model: type[BaseModel], prefix: str = "") -> str:
     """Turn pydantic's errors into lines of `key: what is wrong; what to do`."""
     lines = []
@@ -133,8 +145,7 @@ def explain(error: ValidationError, model: type[BaseModel], prefix: str = "") ->
         path = [str(part) for part in item["loc"]]
         key = prefix + ".".join(path)
         if item["type"] == "extra_forbidden":
-            fields = _fields_at(model, path[:-1])
-            lines.append(f"{key}: unknown key. {nearest(path[-1], fields)}" if fields else f"{key}: unknown key.")
+            lines.append(f"{key}: unknown key. {nearest_key(path, model)}".rstrip())
         elif item["type"] == "missing":
             lines.append(f"{key}: missing; it has no default.")
         elif item["type"] == "value_error":
@@ -153,14 +164,29 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
+def _places(model: type[BaseModel], name: str) -> list[str]:
+    """The dotted keys below `model` that end in `name`."""
+    found = [name] if name in model.model_fields else []
+    for field in model.model_fields:
+        if section := _section(model, field):
+            found += [f"{field}.{key}" for key in _places(section, name)]
+    return found
+
+
 def _fields_at(model: type[BaseModel], path: list[str]) -> list[str]:
     """The field names of the (nested) model that `path` leads to."""
     for part in path:
-        field = model.model_fields.get(part)
-        annotation = field.annotation if field else None
-        kinds = [kind for kind in (annotation, *get_args(annotation)) if inspect.isclass(kind)]  # X, or X | None
-        models = [kind for kind in kinds if issubclass(kind, BaseModel)]
-        if len(models) != 1:
+        section = _section(model, part)
+        if section is None:
             return []
-        model = models[0]
+        model = section
     return list(model.model_fields)
+
+
+def _section(model: type[BaseModel], field: str) -> type[BaseModel] | None:
+    """The model that a field holds; None where it holds something else, or is not there."""
+    info = model.model_fields.get(field)
+    annotation = info.annotation if info else None
+    kinds = [kind for kind in (annotation, *get_args(annotation)) if inspect.isclass(kind)]  # X, or X | None
+    models = [kind for kind in kinds if issubclass(kind, BaseModel)]
+    return models[0] if len(models) == 1 else None

@@ -133,6 +133,7 @@ def test_bad_override(tmp_path, override, parts):
 
 BAD = {
     "unknown section": ("outr: {steps: 3}", ["outr: unknown key", "Did you mean 'outer'?"]),
+    "key of another section": ("inner: {tasks_per_step: 3}", ["unknown key", "Did you mean 'outer.tasks_per_step'?"]),
     "unknown nested key": ("outer: {stepz: 3}", ["outer.stepz: unknown key", "Did you mean 'steps'?"]),
     "unknown option of a component": (
         "learner: {name: text_classifier, adapter: {rnk: 3}}",

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from metacl.config.run import RunConfig
 from metacl.errors import ConfigError
-from metacl.registry import Component, explain, nearest
+from metacl.registry import Component, explain, nearest_key
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
@@ -70,7 +70,7 @@ def _apply(tree: dict[str, Any], override: str, model: type[Component]) -> None:
     if not separator or not all(parts):
         raise ConfigError(f"override {override!r}: expected key=value, for example outer.steps=20.")
     if parts[0] not in model.model_fields:
-        raise ConfigError(f"override {override!r}: unknown key {parts[0]!r}. {nearest(parts[0], model.model_fields)}")
+        raise ConfigError(f"override {override!r}: unknown key {parts[0]!r}. {nearest_key(parts[:1], model)}")
     try:
         value = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError):

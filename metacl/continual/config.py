@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, Valida
 
 from metacl.config import Stragglers, Workers, read_tree
 from metacl.config.fitting import check_prompt
+from metacl.continual.probe import ProbeConfig
 from metacl.continual.strategies import STRATEGIES, Strategy, asked_by_name
 from metacl.continual.streams import STREAMS, StreamSource, TextDomains
 from metacl.continual.training import Training
@@ -44,6 +45,7 @@ class ContinualConfig(Component):
     `metacl continual` (what it ended with), on the same learner; of it everything but the head is taken.
     scenario : what a text's class is told apart from: all classes of the stream ("class"), those met so far ("seen"),
     or those of its own experience, which is then known in the test, too ("task"). strategies : none is fine-tuning.
+    probe : a set of texts that the stream does not teach, asked before it and after each experience; null for none.
     workers : as in a training's config; without the section it is one process without Ray. Seeds are learned side by
     side, and tests are spread over the groups; the ranks of a group share every batch. A slow group is waited for:
     experiences differ. zero_stage : from 1 on the ranks hold a part each of the optimizer's state, too.
@@ -60,6 +62,7 @@ class ContinualConfig(Component):
     strategies: tuple[Annotated[Strategy, chosen_from(STRATEGIES)], ...] = ()
     training: Training = Training()
     measuring: Measuring = Measuring()
+    probe: ProbeConfig | None = None
     workers: StreamWorkers = StreamWorkers(executor="local")
 
     @property
@@ -92,12 +95,26 @@ class ContinualConfig(Component):
                 f"stream: {self.stream.registered_name} does not fit learner {self.learner.registered_name}. "
                 f"Set stream.name to {needed}"
             )
+        if self.probe is not None and by_name:
+            raise ValueError("probe: prompt_only trains nothing that a probe set could tell. Leave it out")
+        if self.probe is not None and self.probe.classes != self.learner.classifies:
+            needed = "labelled_text" if self.learner.classifies else "domain_text or prompt_completion"
+            raise ValueError(
+                f"probe.data: {self.probe.data.registered_name} does not fit learner {self.learner.registered_name}. "
+                f"Set probe.data.name to {needed}"
+            )
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError("seeds: one stands there twice")
         if self.scenario == "task" and self.stream.blur:
             raise ValueError("stream.blur: with blurred borders no example has one task. Set scenario=class, or blur=0")
         if self.training.head == "class_means" and not self.learner.has_features:
             raise ValueError("training.head: class_means needs feature vectors. Set training.head=zeros")
+        for strategy in self.strategies:
+            if strategy.needs_double_backward and not self.learner.double_backward:
+                raise ValueError(
+                    f"strategies: {strategy.registered_name} differentiates twice, and fused attention has no second "
+                    f"derivative. Set learner.attention=eager, or its estimator to first_order"
+                )
         self._check_workers()
         return self
 

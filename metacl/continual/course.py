@@ -13,9 +13,10 @@ from typing import Any
 from metacl.continual.config import ContinualConfig
 from metacl.continual.experience import Stream
 from metacl.continual.loop import Asked, Learned, Standing, Trained
+from metacl.continual.probe import Probed
 from metacl.continual.record import Record, described
 from metacl.continual.strategies import State, Strategy
-from metacl.continual.worker import Among, Ask, Begin, Begun, Learn
+from metacl.continual.worker import Among, Ask, AskProbe, Begin, Begun, Learn
 from metacl.coordination.checkpoint import Checkpoint, newest_checkpoint, save_checkpoint
 from metacl.coordination.executor import Notify
 from metacl.coordination.flat import Flat
@@ -51,6 +52,7 @@ class Course:
         self._begun: Begun | None = None
         self._learned: dict[int, Learned] = {}
         self._asked: dict[int, dict[int, Asked]] = {}
+        self._probed: dict[int, Probed] = {}
         self._further = [TaskAddress("valid", seed, 0, 0)]
 
     @property
@@ -84,6 +86,8 @@ class Course:
             assert before is not None, "experiences are learned in order"
             return Learn(Trained(before.params, before.states))
         learned = self._learned[address.step]
+        if address.index == self._parts:
+            return AskProbe(Trained(learned.params, ()))
         asked = range(address.index, len(self.stream), self._parts)
         return Ask(Trained(learned.params, _looked_at(self._config.strategies, learned)), tuple(asked))
 
@@ -97,10 +101,14 @@ class Course:
             self._learn(known)
         elif address.split == "train":
             self._learned[address.step] = result
-            self._further += [TaskAddress("test", self.seed, address.step, part) for part in range(self._parts)]
+            parts = self._parts + (self._config.probe is not None)
+            self._further += [TaskAddress("test", self.seed, address.step, part) for part in range(parts)]
             self._learn(address.step + 1)
         else:
-            self._asked.setdefault(address.step, {}).update(result)
+            if address.index == self._parts:
+                self._probed[address.step] = result
+            else:
+                self._asked.setdefault(address.step, {}).update(result)
             while self._finish():
                 pass
 
@@ -115,10 +123,11 @@ class Course:
         """Whether the experience after those that are finished could be finished, too."""
         k = len(self.standing.record.rows)
         asked = self._asked.get(k, {})
-        if len(asked) < len(self.stream):
+        if len(asked) < len(self.stream) or (self._config.probe is not None and k not in self._probed):
             return False
         assert self._begun is not None
-        standing = self.standing.after(self._learned.pop(k), [asked[i] for i in range(len(self.stream))])
+        probed = self._probed.pop(k, None)
+        standing = self.standing.after(self._learned.pop(k), [asked[i] for i in range(len(self.stream))], probed)
         del self._asked[k]
         save_checkpoint(self.folder / "checkpoints", _as_checkpoint(standing), KEPT)
         self._begun = Begun(standing, self._begun.frozen)

@@ -12,8 +12,9 @@ import hashlib
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import partial, reduce
+from operator import add
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from metacl.continual.model import HEAD_BIAS, HEAD_WEIGHT, Model, among, kl_dive
 from metacl.continual.moment import Moment
 from metacl.continual.parted_optimizer import displacement_in_parts
 from metacl.continual.pool import Minibatch, Pool
+from metacl.continual.probe import Probe, Probed, ProbeTexts
 from metacl.continual.record import Record
 from metacl.continual.strategies import State, Strategy, asked_by_name, stored
 from metacl.continual.training import Training
@@ -78,9 +80,10 @@ class Standing(Trained):
 
     record: Record
 
-    def after(self, learned: Learned, asked: Sequence[Asked]) -> Standing:
-        """With one experience more, and the tests of all of them after it."""
+    def after(self, learned: Learned, asked: Sequence[Asked], probed: Probed | None = None) -> Standing:
+        """With one experience more, the tests of all of them after it, and the probe set if there is one."""
         k = len(self.record.rows)
+        probe = {} if probed is None else {"probe": probed.value, "probe_kl": probed.kl}
         record = self.record.with_experience(
             row=[one.value for one in asked],
             curves=learned.curve,
@@ -90,6 +93,7 @@ class Standing(Trained):
             parameter_norm=learned.parameter_norm,
             learn_seconds=learned.seconds,
             test_seconds=sum(one.seconds for one in asked),
+            **probe,
         )
         return Standing(learned.params, learned.states, record)
 
@@ -116,6 +120,8 @@ class ContinualLoop:
         Examples that are asked together.
     optimizer_in_parts : bool
         Whether the ranks that share the learner's batches hold a part each of the optimizer's state.
+    probe : ProbeTexts
+        Asked before the stream and after each experience.
 
     Raises
     ------
@@ -136,6 +142,7 @@ class ContinualLoop:
         curve: Sequence[int] = (),
         test_rows: int = 256,
         optimizer_in_parts: bool = False,
+        probe: ProbeTexts | None = None,
     ) -> None:
         classes = len(stream.class_names)
         if classes and isinstance(learner, LabelWords):
@@ -168,8 +175,15 @@ class ContinualLoop:
                     f"stands before it would remember others. List it first."
                 )
             strategy.check(self.model, stream)
+        own = [s for s in self.strategies if type(s).loss_gradient is not Strategy.loss_gradient]
+        if len(own) > 1:
+            raise ConfigError(
+                f"strategies: {' and '.join(str(s.registered_name) for s in own)} descend an objective of their own "
+                f"each, and a step has one. Leave one out."
+            )
         self._separate = any(strategy.wants_task_gradient for strategy in self.strategies)
         self._rates = training.rates(self.start)
+        self._probe = None if probe is None else Probe(self.model, self.start, probe, test_rows)
         self._first_answers: dict[int, list[Tensor]] = {}
 
     def start_fingerprint(self) -> str:
@@ -184,10 +198,14 @@ class ContinualLoop:
         """Before the first experience, with everything asked once."""
         record = Record.new(self.stream, self.model.measure, parameter_count(self.start), self.start_fingerprint())
         standing = Standing(self.start, tuple({} for _ in self.strategies), record)
-        return Standing(standing.params, standing.states, record.with_baseline(self._row(standing, 0)))
+        record = record.with_baseline(self._row(standing, 0), self._at_random())
+        if (probed := self.probed(standing)) is not None:
+            record = replace(record, probe_baseline=probed.value)
+        return replace(standing, record=record)
 
     def extended(self, standing: Standing) -> Standing:
-        """A standing whose stream was shorter, for this one: the head grows, and the new experiences are asked."""
+        """A stored standing for this stream, which may be longer: the head grows, and the new experiences are asked."""
+        standing = replace(standing, record=replace(standing.record, random=tuple(self._at_random())))
         known = len(standing.record.experiences)
         if known == len(self.stream):
             return standing
@@ -213,7 +231,8 @@ class ContinualLoop:
         """
         k = len(standing.record.rows)
         learned = self.fit(k, standing)
-        return standing.after(learned, [self.ask(k, learned, experience) for experience in range(len(self.stream))])
+        asked = [self.ask(k, learned, experience) for experience in range(len(self.stream))]
+        return standing.after(learned, asked, self.probed(learned))
 
     def fit(self, k: int, before: Trained) -> Learned:
         """Experience `k`, from what the one before it left. Raises as `learn`."""
@@ -254,6 +273,10 @@ class ContinualLoop:
         kl = self._kl_to_start(experience, answers) if self.model.classes and experience <= k else ()
         return Asked(value, kl, time.perf_counter() - began)
 
+    def probed(self, after: Trained) -> Probed | None:
+        """The probe set; None without one."""
+        return None if self._probe is None else self._probe.ask(after.params)
+
     def _steps(
         self, k: int, params: Params, states: list[State], addresses: list[Address]
     ) -> tuple[Params, list[State], dict[str, float]]:
@@ -280,36 +303,50 @@ class ContinualLoop:
         replayed = [address for at, strategy, state in together for address in strategy.replayed(at, state)]
         minibatch = moment.minibatch([*chosen, *replayed])
         leaves = as_leaves(params)
-        gradient, task_gradient = self._gradients(moment, minibatch, leaves, together)
+        gradient, task_gradient, states = self._gradients(moment, minibatch, leaves, together)
+        together = [(at, strategy, state) for (at, strategy, _), state in zip(together, states, strict=True)]
+        rates = self._rates
         for at, strategy, state in together:
             gradient = strategy.gradient(at, params, gradient, state)
-        moved, optimizer_state = self._displacement(params, gradient, optimizer_state, self._rates, moment.step)
+            rates = strategy.rates(at, rates, state)
+        moved, optimizer_state = self._displacement(params, gradient, optimizer_state, rates, moment.step)
         after = {name: tensor - moved[name] for name, tensor in params.items()}
         settled = []
         for at, strategy, state in together:
-            after, state = strategy.settle(at, params, after, task_gradient, self._rates, state)
+            after, state = strategy.settle(at, params, after, task_gradient, rates, state)
             settled.append(state)
         return after, settled, optimizer_state
 
     def _gradients(
         self, moment: Moment, minibatch: Minibatch, leaves: Params, together: list[tuple[Moment, Strategy, State]]
-    ) -> tuple[Params, Params]:
-        """That of loss and penalties, and that of the loss alone if a strategy wants it."""
+    ) -> tuple[Params, Params, list[State]]:
+        """That of loss and penalties, that of the loss alone if a strategy wants it, and the strategies' states.
+
+        The loss is the mean over the minibatch, or what a strategy descends in its place.
+        """
         outputs = self.model.outputs(leaves, minibatch.batch)
         loss = self.model.loss(outputs, minibatch.batch.targets, minibatch.allowed)
         penalties = [strategy.penalty(at, leaves, minibatch, outputs, state) for at, strategy, state in together]
-        total = loss
-        for penalty in penalties:
-            total = total if penalty is None else total + penalty
+        added = [penalty for penalty in penalties if penalty is not None]
+        total = reduce(add, added, loss)
         if not bool(torch.isfinite(total)):
             raise TrainingError(
                 f"the loss is not finite in experience {moment.experience}, step {moment.step} of seed {moment.seed}. "
                 f"Lower training.learning_rate, or the strategies' strength (ewc has step=proximal, which is stable)."
             )
-        task = _gradient(loss, leaves, keep=total is not loss) if self._separate else {}
-        if total is loss and task:
-            return task, task
-        return _gradient(total, leaves, keep=False), task
+        states = [state for _, _, state in together]
+        params = {name: tensor.detach() for name, tensor in leaves.items()}
+        for place, (at, strategy, state) in enumerate(together):
+            if (own := strategy.loss_gradient(at, params, minibatch, state)) is not None:
+                task, states[place] = own
+                if not added:
+                    return task, task, states
+                more = _gradient(reduce(add, added), leaves, keep=False)
+                return {name: task[name] + more[name] for name in task}, task, states
+        task = _gradient(loss, leaves, keep=bool(added)) if self._separate else {}
+        if task and not added:
+            return task, task, states
+        return _gradient(total, leaves, keep=False), task, states
 
     def _order(self, k: int, epoch: int, addresses: list[Address]) -> list[Address]:
         if not self.training.shuffle:
@@ -373,6 +410,19 @@ class ContinualLoop:
                 self._first_answers[experience] = [self.model.outputs(self.start, batch) for batch in batches]
         pairs = zip(self._first_answers[experience], now, strict=True)
         return tuple((float(kl_divergence(before, after)) * len(after), len(after)) for before, after in pairs)
+
+    def _at_random(self) -> list[float | None]:
+        """b̄: each experience at random initialization, told apart as it is when it comes next."""
+        places = [(max(i - 1, 0), i) for i in range(len(self.stream))]
+        if self.model.has_random_start:
+            initial = Trained(self.model.start(), tuple({} for _ in self.strategies))
+            return [self._asked(initial, k, i) if self._can_be_right(k, i) else None for k, i in places]
+        return [
+            self.model.chance(self.stream.experiences[i].test.labels, self._allowed(k, i))
+            if self._can_be_right(k, i)
+            else None
+            for k, i in places
+        ]
 
     def _columns(self) -> Tensor | None:
         """The classes that examples of each experience are told apart from, (T, N); None for all."""

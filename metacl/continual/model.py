@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -43,6 +44,24 @@ class Model:
         """Whether the head is made here, and grows with the stream; a module of one's own may have one inside."""
         return bool(self.classes) and self.learner.width is not None
 
+    @property
+    def has_random_start(self) -> bool:
+        """Whether `start` is the model at random initialization; a module of one's own is taken for that."""
+        return not self.has_own_head and not self.learner.vocabulary
+
+    def chance(self, labels: Sequence[int], allowed: Tensor | None) -> float:
+        """The measure of a model whose weights are drawn at random, in the mean over draws.
+
+        Rows of a random head are exchangeable, so each of the `allowed` (N,) classes (None for all) is the answer as
+        often. A language model is taken to find every token of its vocabulary as likely.
+
+        labels : of the test examples.
+        """
+        if not self.classes:
+            return math.log(self.learner.vocabulary)
+        told_apart = range(self.classes) if allowed is None else allowed.nonzero().flatten().tolist()
+        return sum(label in told_apart for label in labels) / len(labels) / len(told_apart)
+
     def start(self) -> Params:
         """The learner's initial parameters, with a head of zeros where it has none of its own."""
         params = {name: tensor.to(self.learner.device) for name, tensor in self.learner.initial.items()}
@@ -80,6 +99,10 @@ class Model:
                 right += float(outputs.double().sum())
                 counted += float(targets.sum())
         return right / counted
+
+    def divergence(self, before: Params, now: Params, batch: Batch) -> Tensor:
+        """KL(before ‖ now) of a language model's next token, summed over those that count in each text, (B,)."""
+        return self.learner.divergence(self.bind(before), self.bind(now), batch)
 
     def features(self, params: Params, batch: Batch) -> Tensor:
         """Feature vectors (B, D). Raises `ConfigError` if the learner has none."""

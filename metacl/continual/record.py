@@ -17,7 +17,10 @@ class Record:
     rows : R, (k, T): R[k][i] is the measure on experience i's test after learning experience k. None where i was
     appended to the stream only after k.
     baseline : (T,), the same before any training, from the run's start.
+    random : (T,), the same at random initialization; None where no class of i may be answered before it is learned.
     curves : for each experience, steps (as text) -> measure on its own test after so many steps of it.
+    probe_baseline, probe : the measure on the probe set before the stream and after each experience; None, empty
+    without one. probe_kl : nats, mean KL(start ‖ now) there, a text or a token.
     kl_to_start : nats, mean KL(start ‖ now) over the test examples met so far; None for language models.
     replay_bytes : of inputs of earlier experiences that are stored, or learned from once more.
     state_bytes : of everything strategies keep beside them.
@@ -29,8 +32,12 @@ class Record:
     trainable_parameters: int
     start: str
     baseline: tuple[float, ...] = ()
+    random: tuple[float | None, ...] = ()
     rows: tuple[tuple[float | None, ...], ...] = ()
     curves: tuple[dict[str, float], ...] = ()
+    probe_baseline: float | None = None
+    probe: tuple[float, ...] = ()
+    probe_kl: tuple[float, ...] = ()
     kl_to_start: tuple[float | None, ...] = ()
     replay_bytes: tuple[int, ...] = ()
     state_bytes: tuple[int, ...] = ()
@@ -54,9 +61,9 @@ class Record:
         """Plain values."""
         return asdict(self)
 
-    def with_baseline(self, row: list[float]) -> Record:
-        """Measured before any training."""
-        return replace(self, baseline=tuple(row))
+    def with_baseline(self, row: list[float], random: list[float | None]) -> Record:
+        """Measured before any training, and at random initialization."""
+        return replace(self, baseline=tuple(row), random=tuple(random))
 
     def with_experience(self, *, row: list[float], **measured: Any) -> Record:
         """One experience more; `measured` are the entries that the other fields get."""

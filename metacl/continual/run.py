@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from metacl.continual.config import ContinualConfig
+from metacl.continual.config import ContinualConfig, continual_config_from_dict
 from metacl.continual.course import Course, Courses
 from metacl.continual.record import Record
 from metacl.continual.results import results_of
@@ -22,7 +22,7 @@ from metacl.continual.worker import ContinualWorker, make_loop
 from metacl.coordination.executor import LocalPool, Notify, WorkerPool, running
 from metacl.coordination.interrupt import StopRequested, StopSignals
 from metacl.coordination.memory_plan import weightless_learner
-from metacl.coordination.run_folder import RunFolder, differing_keys, write_text
+from metacl.coordination.run_folder import RunFolder, differing_keys, filled_in, write_text
 from metacl.errors import ConfigError, ResourceError, RunInterrupted
 from metacl.learners.base import use_threads
 from metacl.tasks import TaskAddress
@@ -110,7 +110,11 @@ def _check_folder(folder: RunFolder, config: ContinualConfig) -> None:
             stored = None
         if not isinstance(stored, dict):
             raise ConfigError(f"{folder.config}: damaged. Restore it, or give another folder (output=…).")
-        trees = [{k: v for k, v in tree.items() if k not in MAY_CHANGE} for tree in (stored, config.to_dict())]
+        if isinstance(workers := stored.get("workers"), dict):
+            # What this says makes no other run of it, and older ones hold a policy that is refused now.
+            stored["workers"] = {key: value for key, value in workers.items() if key != "stragglers"}
+        both = (filled_in(stored, continual_config_from_dict), config.to_dict())
+        trees = [{k: v for k, v in tree.items() if k not in MAY_CHANGE} for tree in both]
         if differing := differing_keys(*trees):
             raise ConfigError(
                 f"{folder.path}: holds a different run ({'; '.join(differing)}). Give another folder (output=…) or "

@@ -5,7 +5,7 @@ and what comes back lies in the machine's memory, wherever the model does.
 
 A part depends on what it is sent and its address alone, so any worker may compute it, and another one again if the
 first is lost. Addresses: (valid, seed, 0, 0) begins; (train, seed, k, 0) learns experience k; (test, seed, k, part)
-asks a share of the tests after it.
+asks a share of the tests after it, the last part the probe set if there is one.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 from metacl.continual.config import ContinualConfig, continual_config_from_dict
 from metacl.continual.experience import Stream
 from metacl.continual.loop import Asked, ContinualLoop, Learned, Standing, Trained
+from metacl.continual.probe import Probed
 from metacl.continual.starts import read_start
 from metacl.coordination.flat import Flat
 from metacl.coordination.worker import Work, rank_device
@@ -40,11 +41,12 @@ def make_loop(config: ContinualConfig, seed: int, stream: Stream, learner: Learn
         curve=config.measuring.curve,
         test_rows=config.measuring.rows,
         optimizer_in_parts=config.workers.zero_stage > 0,
+        probe=None if config.probe is None else config.probe.open(),
     )
 
 
 class ContinualWorker:
-    """A model, and the loops of the seeds that are being learned."""
+    """A model, and the loops of the seeds that are being learned. learner : of the first seed; None to load it."""
 
     read = staticmethod(continual_config_from_dict)
 
@@ -125,6 +127,17 @@ class Ask(Work[dict[int, Asked]]):
         """By experience."""
         loop, after = worker.loop(address.seed), self.after.on(worker.device)
         return {experience: loop.ask(address.step, after, experience) for experience in self.experiences}
+
+
+@dataclass(frozen=True)
+class AskProbe(Work[Probed | None]):
+    """The probe set."""
+
+    after: Trained
+
+    def __call__(self, worker: ContinualWorker, address: TaskAddress, meta: Flat) -> Probed | None:
+        """None without one."""
+        return worker.loop(address.seed).probed(self.after)
 
 
 @dataclass(frozen=True)

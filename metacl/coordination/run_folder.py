@@ -9,7 +9,7 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import yaml
 
 from metacl.config import RunConfig, config_from_dict, config_to_yaml
 from metacl.errors import ConfigError, ResourceError
+from metacl.registry import Component
 
 NOT_IDENTITY = (
     "name",
@@ -99,7 +100,9 @@ class RunFolder:
 
     def differences(self, config: RunConfig) -> list[str]:
         """What makes the run in this folder another one than `config`; nothing if there is none."""
-        return differing_keys(self._stored(), config.to_dict()) if self.config.exists() else []
+        if not self.config.exists():
+            return []
+        return differing_keys(filled_in(self._stored(), config_from_dict), config.to_dict())
 
     def discard_results(self) -> None:
         """Remove the closing figures and report of a training that goes on."""
@@ -148,6 +151,17 @@ class RunFolder:
                 f"{self.metrics}: cannot be written ({error.strerror}). Free some space; the same command continues "
                 f"from the last checkpoint."
             ) from None
+
+
+def filled_in(stored: dict[str, Any], read: Callable[[dict[str, Any]], Component]) -> dict[str, Any]:
+    """A stored config with the defaults of options that were not there yet when it was written.
+
+    read : makes a config of a tree. What it refuses now stays as it is.
+    """
+    try:
+        return read(stored).to_dict()
+    except ConfigError:
+        return stored
 
 
 def differing_keys(stored: dict[str, Any], current: dict[str, Any]) -> list[str]:

@@ -162,6 +162,8 @@ class Learner(ABC):
         The adaptable parameters as the pretrained model starts with them (leaf tensors without gradient).
     width : int or None
         D, the size of a feature vector; None where there are no features and no head is put on top.
+    vocabulary : int
+        V, the tokens that a language model chooses the next one from; 0 where there are none.
     device : torch.device
         Where the model lies and batches are put.
     base_parameters : int
@@ -177,6 +179,7 @@ class Learner(ABC):
     module: nn.Module | None = None
     initial: Params
     width: int | None = None
+    vocabulary: int = 0
     device: torch.device
     base_parameters: int
     ranks = RankGroup()
@@ -220,6 +223,13 @@ class Learner(ABC):
         raise ConfigError(
             f"objective: it changes feature vectors, and a {type(self).__name__} has none. Set objective=maml."
         )
+
+    def divergence(self, before: Params, now: Params, batch: Batch) -> Tensor:
+        """KL(before ‖ now) of the next token's distribution, in nats, summed over the tokens that count, (B,).
+
+        Raises `ConfigError` where there are no tokens.
+        """
+        raise ConfigError(f"probe: a {type(self).__name__} has no distribution over next tokens. Leave it out.")
 
     def self_supervised_loss(self, params: Params, batch: Batch) -> Tensor:
         """Mean loss of a task that the inputs pose themselves; targets are not read. Raises `ConfigError` if none."""

@@ -69,6 +69,7 @@ class CausalLanguageModel(LabelWords):
             self.tokenizer.pad_token = self.tokenizer.eos_token or self.tokenizer.unk_token
         if self.tokenizer.pad_token is None:
             raise ConfigError(f"learner.model: {config.model} has a tokenizer with neither a pad nor an eos token.")
+        self.vocabulary = self.adapted.model.config.vocab_size
         self._completions = Completions(self, config.completion_tokens, config.max_length)
 
     def encode(self, texts: Sequence[str], labels: Sequence[int] | None) -> Batch:
@@ -113,9 +114,23 @@ class CausalLanguageModel(LabelWords):
         return self.ranks.collect(torch.cat([self._surprise(bound, group) for group in batch.groups]))[batch.order]
 
     def _surprise(self, bound: Params, group: Group) -> Tensor:
-        logits = self.forward(bound, group, use_cache=False).logits[:, :-1].float()
+        logits = self._logits(bound, group)
         surprise = F.cross_entropy(logits.transpose(1, 2), group.inputs["input_ids"][:, 1:], reduction="none")
         return (surprise * group.inputs[SCORED][:, 1:]).sum(1)
+
+    def _logits(self, bound: Params, group: Group) -> Tensor:
+        """Of every token but the first, given those before it, (G, L − 1, V)."""
+        return self.forward(bound, group, use_cache=False).logits[:, :-1].float()
+
+    def divergence(self, before: Params, now: Params, batch: Batch) -> Tensor:
+        """See `Learner.divergence`."""
+        first, second = self.bound(before), self.bound(now)
+        rows = []
+        for group in batch.groups:
+            wanted, found = (self._logits(bound, group).log_softmax(-1) for bound in (first, second))
+            tokens = F.kl_div(found, wanted, reduction="none", log_target=True).sum(-1)
+            rows.append((tokens * group.inputs[SCORED][:, 1:]).sum(1))
+        return self.ranks.collect(torch.cat(rows))[batch.order]
 
     def self_supervised_loss(self, params: Params, batch: Batch) -> Tensor:
         """Next tokens are there without labels: the same as `loss`."""

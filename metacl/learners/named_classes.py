@@ -31,6 +31,7 @@ class NamedClasses(Learner):
         self.model = model.with_long_texts()
         self.names = tuple(names)
         self.initial = model.initial
+        self.vocabulary = model.vocabulary
         self.device = model.device
         self.base_parameters = model.base_parameters
         self.partition = model.partition

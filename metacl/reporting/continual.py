@@ -18,9 +18,11 @@ SHARES = (
     "learning_accuracy",
     "backward_transfer",
     "forward_transfer",
+    "forward_transfer_from_start",
     "forgetting_chaudhry",
     "forgetting_mammoth",
     "forgetting_avalanche",
+    "general_ability_change",
 )
 """Shown in percent where R holds shares."""
 
@@ -32,7 +34,10 @@ def continual_table(results: Mapping[str, Any], console: Console) -> None:
     console.print(Text(f"{results['run']}: {' + '.join(names)}, start {results['start']}, {seeds} seed(s)\n"))
     table = Table("", "mean", "95 % interval", box=None)
     for name, found in results["metrics"].items():
-        percent = name in SHARES and results["measure"] == "accuracy"
+        if found is None:
+            table.add_row(name.replace("_", " "), "–", "not defined: see metacl/continual/metrics.py")
+            continue
+        percent = name.startswith((*SHARES, "accuracy_after_")) and results["measure"] == "accuracy"
         scale, digits, unit = (100, 2, " %") if percent else (1, 3, "")
         interval = (
             "–" if "low" not in found else f"{scale * found['low']:.{digits}f} … {scale * found['high']:.{digits}f}"
@@ -57,7 +62,7 @@ def heat_map(results: Mapping[str, Any]) -> str:
 
 
 def mean_curve(results: Mapping[str, Any]) -> str:
-    """Mean over the experiences met so far, after each of them, a faint line a seed. An ``<svg>`` element."""
+    """Mean over the experiences met so far, a faint line a seed, and the probe set. An ``<svg>`` element."""
     shares = results["measure"] == "accuracy"
     with _style():
         figure, axes = _figure("experiences learned", "mean over them, %" if shares else "mean nats per token")
@@ -67,6 +72,10 @@ def mean_curve(results: Mapping[str, Any]) -> str:
         for run in runs:
             axes.plot(steps, run, color=COLOURS[1], alpha=0.3, linewidth=1)
         axes.plot(steps, np.mean(runs, axis=0), color=COLOURS[1], marker="o", label="mean over seeds")
+        if results["seeds"][0]["probe_baseline"] is not None:
+            asked = np.array([[run["probe_baseline"], *run["probe"]] for run in results["seeds"]])
+            mean = np.mean(100 * asked if shares else asked, axis=0)
+            axes.plot(range(len(mean)), mean, color=COLOURS[0], marker="s", linestyle="--", label="probe set")
         return _svg(figure, "mean")
 
 

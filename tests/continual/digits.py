@@ -54,7 +54,7 @@ def network(seed, outputs):
         return nn.Sequential(nn.Linear(64, 100), nn.ReLU(), nn.Linear(100, 100), nn.ReLU(), nn.Linear(100, outputs))
 
 
-def digits_loop(kind, strategies=(), seed=0, network_seed=0, scenario="class", **training):
+def digits_loop(kind, strategies=(), seed=0, network_seed=0, scenario="class", start=None, **training):
     stream = digits(kind)
     options = {"epochs": 20, "batch_size": 32, "learning_rate": 0.02, "shuffle": False, **training}
     return ContinualLoop(
@@ -63,6 +63,7 @@ def digits_loop(kind, strategies=(), seed=0, network_seed=0, scenario="class", *
         Training(**options),
         [STRATEGIES.build(dict(options)) for options in strategies],
         seed=seed,
+        start=start,
         scenario=scenario,
     )
 

@@ -10,5 +10,6 @@ EVERYTHING = [
     {"name": "self_distillation"},
     {"name": "hardening", "radius": 0.05},
     {"name": "o_lora", "rank": 1},
+    {"name": "la_maml", "memory": 8, "arrive": 3, "step_size": 0.01, "step_size_learning_rate": 1e-4},
 ]
 """Every strategy whose memory outlives an experience and that fits beside the others."""

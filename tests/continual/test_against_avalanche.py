@@ -42,7 +42,7 @@ def test_same_matrix_and_same_parameters(kind, method):
 
 
 def accuracy(record):
-    return metrics(record.rows, record.baseline)["average_accuracy"]
+    return metrics(record.rows, record.baseline, record.random)["average_accuracy"]
 
 
 @pytest.mark.parametrize("method", RANDOM)
@@ -62,6 +62,6 @@ def test_synaptic_intelligence_is_not_fine_tuning():
 
 @pytest.mark.parametrize("row", ORACLE["rows"], ids=lambda row: f"{row['stream']} {row['method']}")
 def test_numbers_of_a_matrix(row):
-    found = metrics(row["R"], row["b"])
+    found = metrics(row["R"], row["b"], row["b"])
     for theirs, ours in ACCURACIES.items():
         assert found[ours] == pytest.approx(row[theirs], abs=2e-6), theirs

@@ -1,6 +1,7 @@
 """A run from its config: stopped and resumed it is the same run; it goes on with a longer stream; mistakes are said."""
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -18,8 +19,9 @@ from metacl.continual.loop import ContinualLoop
 from metacl.continual.worker import make_loop
 from metacl.errors import ConfigError, RunInterrupted
 from metacl.initialization import write_initialization
+from metacl.learners.engine import Engine
 from tests.continual.everything import EVERYTHING
-from tests.small_models import save_family
+from tests.small_models import VOCABULARY, save_family
 from tests.small_runs import small_config
 
 
@@ -114,6 +116,27 @@ def test_a_head_that_is_not_trained_is_refused(config):
         api.continual(config(training=only, strategies=[{"name": "ewc", "on": "product"}]), print)
 
 
+def test_a_run_from_before_an_option_was_there_goes_on(config, tmp_path):
+    results = api.continual(config(experiences=1, strategies=["la_maml"]))
+    stored = tmp_path / "run/config.yaml"
+    tree = yaml.safe_load(stored.read_text())
+    del tree["measuring"]["rows"], tree["strategies"][0]["synchronous"], tree["learner"]["adapter"]["tokens"]
+    stored.write_text(yaml.safe_dump(tree))
+    again = api.continual(config(experiences=1, strategies=["la_maml"]))
+    assert json.dumps(again) == json.dumps(results)
+    del tree["training"]["batch_size"]  # 32 where nothing is said
+    stored.write_text(yaml.safe_dump(tree))
+    with pytest.raises(ConfigError, match=r"training\.batch_size: 32 -> 6"):
+        api.continual(config(experiences=1, strategies=["la_maml"]))
+
+
+def test_one_process_loads_the_model_once(config, monkeypatch):
+    loaded, load = [], Engine.load
+    monkeypatch.setattr(Engine, "load", lambda self, *given: loaded.append(1) or load(self, *given))
+    api.continual(config(experiences=1, strategies=[]))
+    assert len(loaded) == 1
+
+
 def test_another_run_is_refused(config):
     api.continual(config(experiences=1))
     with pytest.raises(ConfigError, match=r"training\.batch_size: 6 -> 7"):
@@ -200,6 +223,9 @@ def test_a_language_model(tmp_path):
     (run,) = results["seeds"]
     assert results["measure"] == "nats_per_token"
     assert run["rows"][0][0] < run["baseline"][0] and run["rows"][1][1] < run["rows"][0][1]
+    # The model has random weights: what it knows before it learns is what is taken for a random initialization.
+    assert run["random"] == (math.log(VOCABULARY),) * 2
+    assert run["baseline"] == pytest.approx(run["random"], abs=0.1)
     # Signs are turned: more is better, so what was lost is minus the nats that came back.
     assert run["metrics"]["backward_transfer"] == pytest.approx(run["rows"][0][0] - run["rows"][1][0])
     tree["strategies"] = [{"name": "lwf"}]
@@ -234,6 +260,7 @@ def test_on_the_command_line(config, tmp_path, monkeypatch, capsys):
     shutil.rmtree(tmp_path / "told")
     for overrides, part in (
         (["strategy=[]"], "Did you mean 'strategies'"),
+        (["threads=2"], "Did you mean 'workers.threads'"),
         (["strategies=[rehearsal]"], "unknown strategy 'rehearsal'"),
         (["strategies=[{name: replay, memories: 3}]"], "Did you mean 'memory'"),
         (["learner={name: causal_lm, model: x}", "start=null"], "stream: files does not fit learner causal_lm"),

@@ -238,6 +238,9 @@ def test_a_language_model_is_asked_as_transformers_scores_the_names(language_tre
         assert standing.record.rows[1][experience] == pytest.approx(right)
     text_bytes = sum(len(train[k].inputs[place].encode()) for k, place in memory)
     assert standing.record.replay_bytes[-1] == text_bytes
+    assert standing.record.random == (1 / 2, None)  # chance among those met so far, not what the pretrained model says
+    with pytest.raises(ConfigError, match="probe: prompt_only trains nothing"):
+        continual_config_from_dict({**tree, "probe": {"data": {"name": "domain_text", "path": "x"}}})
 
 
 def test_a_language_model_is_asked_from_the_command_line_and_goes_on(language_tree, tmp_path, capsys):

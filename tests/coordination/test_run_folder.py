@@ -37,6 +37,21 @@ def test_claiming_writes_the_resolved_config(tmp_path):
     assert load_config(tmp_path / "deep" / "run" / "config.yaml") == config
 
 
+def test_a_run_from_before_an_option_was_there_is_the_same_run(tmp_path):
+    text = "name: n\nlearner: text_classifier\ndata: {name: labelled_text, dataset: oos}\n"
+    (tmp_path / "c.yaml").write_text(text)
+    config = load_config(tmp_path / "c.yaml", [f"output={tmp_path}/run"])
+    folder = RunFolder(config.folder)
+    folder.claim(config)
+    tree = yaml.safe_load(folder.config.read_text())
+    del tree["outer"]["weight_decay"], tree["learner"]["adapter"]["tokens"]
+    folder.config.write_text(yaml.safe_dump(tree))
+    folder.check(config, resume=True)
+    assert folder.differences(load_config(tmp_path / "c.yaml", ["outer.weight_decay=0.1"])) == [
+        "outer.weight_decay: 0.0 -> 0.1"
+    ]
+
+
 def test_empty_folder_is_free(tmp_path):
     (tmp_path / "run").mkdir()
     assert claimed(tmp_path).config.exists()

@@ -7,10 +7,12 @@ from metacl.continual.strategies.ewc import ElasticWeightConsolidation
 from metacl.continual.strategies.experts import Experts
 from metacl.continual.strategies.hardening import Hardening
 from metacl.continual.strategies.joint import Cumulative, Joint
+from metacl.continual.strategies.la_maml import LookAheadMAML
 from metacl.continual.strategies.lwf import LearningWithoutForgetting
 from metacl.continual.strategies.merging import Merging
 from metacl.continual.strategies.nearest_class_mean import NearestClassMean
 from metacl.continual.strategies.o_lora import OrthogonalLora
+from metacl.continual.strategies.oml import OnlineAwareMetaLearning
 from metacl.continual.strategies.orthogonal import OrthogonalSubspace
 from metacl.continual.strategies.prompt_only import PromptOnly
 from metacl.continual.strategies.replay import Replay
@@ -29,8 +31,10 @@ __all__ = [
     "Hardening",
     "Joint",
     "LearningWithoutForgetting",
+    "LookAheadMAML",
     "Merging",
     "NearestClassMean",
+    "OnlineAwareMetaLearning",
     "OrthogonalLora",
     "OrthogonalSubspace",
     "PromptOnly",

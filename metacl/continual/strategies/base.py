@@ -56,9 +56,19 @@ class Strategy(Component):
         """A scalar to add to the loss, differentiable in `params`. outputs : of the model on the minibatch."""
         return None
 
+    def loss_gradient(
+        self, moment: Moment, params: Params, minibatch: Minibatch, state: State
+    ) -> tuple[Params, State] | None:
+        """The gradient of an objective of its own in place of the mean loss's, and the state; None: it has none."""
+        return None
+
     def gradient(self, moment: Moment, params: Params, gradient: Params, state: State) -> Params:
         """The gradient to go on with, given that of loss and penalties."""
         return gradient
+
+    def rates(self, moment: Moment, rates: Params, state: State) -> Params:
+        """The learning rate of each parameter at this step, given the training's; each broadcasts against its own."""
+        return rates
 
     def settle(
         self, moment: Moment, before: Params, after: Params, task_gradient: Params, rates: Params, state: State
@@ -73,6 +83,11 @@ class Strategy(Component):
     @property
     def wants_task_gradient(self) -> bool:
         """Whether `settle` needs the gradient of the loss alone."""
+        return False
+
+    @property
+    def needs_double_backward(self) -> bool:
+        """Whether it differentiates a gradient, which fused attention does not have."""
         return False
 
     def end(self, moment: Moment, params: Params, addresses: list[Address], state: State) -> tuple[Params, State]:

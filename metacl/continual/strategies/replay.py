@@ -14,16 +14,24 @@ from metacl.continual.strategies.base import MEMORY, STRATEGIES, State, Strategy
 from metacl.learners.base import Params
 from metacl.tasks.randomness import AddressedRandom
 
+OFFERED = "offered"
+"""The state's entry that counts the examples which were ever offered to its memory."""
+
+
+def offered(state: State) -> int:
+    """How many there were so far."""
+    return int(state[OFFERED]) if OFFERED in state else 0
+
 
 def remembered(
     moment: Moment, policy: Policy, size: int, addresses: list[Address], state: State, random: AddressedRandom
 ) -> State:
     """A state's memory after an experience of `addresses`, each offered once, and how many were offered in all."""
-    offered = int(state["offered"]) if "offered" in state else 0
+    before = offered(state)
     # What is replayed is not new: with cumulative or a memory of others it would be offered twice.
     new = [address for address in addresses if address[0] == moment.experience]
-    memory = keep(policy, stored(state), offered, new, size, moment.pool.stream.label, random)
-    return {MEMORY: as_memory(memory), "offered": torch.tensor(offered + len(new))}
+    memory = keep(policy, stored(state), before, new, size, moment.pool.stream.label, random)
+    return {MEMORY: as_memory(memory), OFFERED: torch.tensor(before + len(new))}
 
 
 def drawn(state: State, count: int, random: AddressedRandom) -> list[Address]:

@@ -44,7 +44,7 @@ STREAMS: Registry[StreamSource] = Registry("stream", "stream")
 
 
 def random_of(seed: int, experience: int, what: int) -> AddressedRandom:
-    """Random numbers for making a stream. what : 0 order, 1 test, 2 cap, 3 blur."""
+    """Random numbers for making a stream. what : 0 order, 1 test, 2 cap, 3 blur, 4 probe."""
     return AddressedRandom(TaskAddress("test", seed, experience, what))
 
 
