@@ -86,9 +86,8 @@ def inner_steps(found: dict[str, Any]) -> list[str]:
     """A line a start and cell."""
     lines = ["| start, cell | steps | after them | minus 0 steps | p | episodes |", "|---|---|---|---|---|---|"]
     for key, of in found.items():
-        lines.append(
-            f"| {key} | {of['steps']} | {of['after']:.1f} | {_difference(of)} | {of['p_value']:.1g} | {of['episodes']} |"
-        )
+        said = f"{of['steps']} | {of['after']:.1f} | {_difference(of)} | {of['p_value']:.1g} | {of['episodes']}"
+        lines.append(f"| {key} | {said} |")
     return lines
 
 
