@@ -101,7 +101,7 @@ def start_of(group: Group, dataset: str, split: str, runs: Path) -> Starts:
 
 def measure(group: Group, dataset: str, split: str, runs: Path = RUNS) -> None:
     """The group's rows in all cells of the data set, if they are not there."""
-    kept = Episodes(group.name)
+    kept = Episodes(f"{group.name}_{dataset}")  # a file of its own, so that data sets can be measured side by side
     rows = [row for method in group.methods(Path()) for row in method.rows()]
     missing = [
         shape

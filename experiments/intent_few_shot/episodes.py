@@ -1,6 +1,6 @@
 """What every row answered on the first episodes of every split, so that any two can be compared episode by episode.
 
-A file for each group of rows: cell -> row -> split -> {"right": of each episode, "seconds": to adapt, on average}.
+A file for each group of rows and data set: cell -> row -> split -> {"right": of each episode, "seconds": to adapt}.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ FOLDER = Path(__file__).parent / "episodes"
 
 
 class Episodes:
-    """All files, read; one group's is written back whole after every addition.
+    """All files, read; one is written back whole after every addition.
 
-    write : the group. folder : where they lie.
+    write : which file. folder : where they lie.
     """
 
     def __init__(self, write: str = "", folder: Path = FOLDER) -> None:

@@ -148,10 +148,10 @@ class Group:
 
 COMPARED = (
     Group("frozen_names", 60),
-    Group("starts", 40),
+    Group("starts", 24),
     Group("lora", 6, validation=3),
     Group("last_layers", 6, validation=3),
-    Group("unnamed", 20),
+    Group("unnamed", 12),
     Group("ia3", 6, validation=3),
     Group("full", 6, validation=3),
 )

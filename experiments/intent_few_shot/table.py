@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from compare import LEARNED
+from compare import LEARNED, REGRESSION, nearest_baseline
 from frozen import HERE, KNOWN, RESULTS, verdicts
+from rows import JOINT
 
 PUBLISHED = {
     # data/INDEX.md: read in the papers, but ProtAugment's, which are quoted from memory. 5w1s, 5w5s.
@@ -63,13 +64,30 @@ def _entry(row: dict[str, Any]) -> str:
     return f"{row['mean']:.1f}, {sure}{better['mean']:+.1f} ± {better['half']:.1f}{sure}{few}"
 
 
+def regression(cells: dict[str, Any]) -> list[str]:
+    """A line a cell: logistic regression on meta-learned features against the same on others, and the best baseline."""
+    others = ("logistic regression", f"{JOINT}, logistic regression")
+    lines = [f"| | {REGRESSION} | {' | '.join(f'minus {row}' for row in others)} | minus the nearest baseline |"]
+    lines.append("|---" * 5 + "|")
+    for cell, rows in cells.items():
+        found = [_difference(rows[row]["regression_better_by"]) if row in rows else "–" for row in others]
+        nearest, of = nearest_baseline(rows, "regression_better_by")
+        own = f"{rows[REGRESSION]['mean']:.1f} ± {rows[REGRESSION]['half']:.1f}"
+        lines.append(f"| {cell} | {own} | {' | '.join(found)} | {_difference(of)} ({nearest}) |")
+    return lines
+
+
+def _difference(of: dict[str, float]) -> str:
+    sure = "**" if abs(of["mean"]) > of["half"] else ""
+    return f"{sure}{of['mean']:+.2f} ± {of['half']:.2f}{sure}"
+
+
 def inner_steps(found: dict[str, Any]) -> list[str]:
     """A line a start and cell."""
     lines = ["| start, cell | steps | after them | minus 0 steps | p | episodes |", "|---|---|---|---|---|---|"]
     for key, of in found.items():
-        sure = "**" if abs(of["mean"]) > of["half"] else ""
-        sign = f"{sure}{of['mean']:+.2f} ± {of['half']:.2f}{sure}"
-        lines.append(f"| {key} | {of['steps']} | {of['after']:.1f} | {sign} | {of['p_value']:.1g} | {of['episodes']} |")
+        said = f"{of['steps']} | {of['after']:.1f} | {_difference(of)} | {of['p_value']:.1g} | {of['episodes']}"
+        lines.append(f"| {key} | {said} |")
     return lines
 
 
@@ -103,6 +121,7 @@ def main() -> None:
     for name, lines in (
         ("frozen", frozen(results["frozen"])),
         ("compared", compared(results["compared"])),
+        ("regression", regression(results["compared"])),
         ("inner_steps", inner_steps(results["inner_steps"])),
         ("training", training(results["training"])),
         ("missing", [f"- {line}" for line in results["missing"]] or ["Nothing."]),
