@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,8 @@ from transformers import PreTrainedModel
 
 from metacl.learners.adapted import Adapted, whole_model
 from metacl.learners.loading import load_whole
-from metacl.learners.precision import linears_to_bfloat16, multiplies_slowly
+from metacl.learners.precision import linears_to_bfloat16
 from metacl.learners.ranks import RankGroup
-
-log = logging.getLogger(__name__)
 
 
 class Engine:
@@ -41,11 +38,6 @@ class Engine:
         model = load_whole(kind, folder, attention)
         if base_dtype == "bfloat16":
             linears_to_bfloat16(model)
-            if multiplies_slowly(device):
-                log.warning(
-                    "learner.base_dtype: this processor has no AVX-512 and multiplies bfloat16 some ten times slower "
-                    "than float32. Set learner.base_dtype=float32 unless memory is short."
-                )
         model.to(device)  # type: ignore[arg-type]  # transformers wraps it in a decorator without types
         return model
 

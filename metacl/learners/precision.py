@@ -1,6 +1,6 @@
 """The frozen base in bfloat16: half the memory, and on CPUs with AMX and on GPUs a multiple of the speed.
 
-On x86 processors without AVX-512 it is emulated, and many times slower than float32.
+On x86 processors without AVX-512 products are computed in float32 and take its time (`RoundedProduct`).
 
 Only the large matrices are rounded. Activations between the layers, norms, softmax, the adapter, the inner state and
 the walk back stay in float32, so what is lost is the rounding of products with the frozen matrices (8 bits of
@@ -9,13 +9,11 @@ mantissa, accumulated in float32).
 
 from __future__ import annotations
 
-import logging
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-log = logging.getLogger(__name__)
 
 
 class BFloat16Linear(nn.Linear):
@@ -23,7 +21,38 @@ class BFloat16Linear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """(…, D_in) -> (…, D_out)."""
-        return F.linear(input.to(torch.bfloat16), self.weight, self.bias).to(input.dtype)
+        rounded = input.to(torch.bfloat16)
+        if not multiplies_slowly(input.device):
+            return F.linear(rounded, self.weight, self.bias).to(input.dtype)
+        product = RoundedProduct.apply(rounded, self.weight)
+        return (product if self.bias is None else product + self.bias.float()).to(torch.bfloat16).to(input.dtype)
+
+
+class RoundedProduct(torch.autograd.Function):
+    """Product of bfloat16 numbers with a frozen matrix, computed in float32 and left there.
+
+    A product of two bfloat16 numbers is exact in float32, so this is what a processor with instructions for bfloat16
+    finds, but for the order of its sums. The matrix is saved as it is, not its float32 copy.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(input: Tensor, weight: Tensor) -> Tensor:
+        """(…, D_in), (D_out, D_in) -> (…, D_out)."""
+        return F.linear(input.float(), weight.float())
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        """The matrix is all that backward needs."""
+        ctx.save_for_backward(inputs[1])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        """Another product of the kind, so it can be differentiated again."""
+        (weight,) = ctx.saved_tensors
+        product: Tensor = RoundedProduct.apply(gradient.to(torch.bfloat16), weight.T)
+        return product.to(torch.bfloat16), None
 
 
 def linears_to_bfloat16(model: nn.Module) -> None:
@@ -34,7 +63,7 @@ def linears_to_bfloat16(model: nn.Module) -> None:
 
 
 def multiplies_slowly(device: torch.device) -> bool:
-    """Whether bfloat16 is emulated there: x86 processors without AVX-512. A meta-gradient took 12 x the time."""
+    """Whether it has no instructions for bfloat16: x86 without AVX-512. Torch's own products take 12 × the time there."""
     return device.type == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX2"
 
 
