@@ -63,7 +63,7 @@ def linears_to_bfloat16(model: nn.Module) -> None:
 
 
 def multiplies_slowly(device: torch.device) -> bool:
-    """Whether it has no instructions for bfloat16: x86 without AVX-512. Torch's own products take 12 × the time there."""
+    """Whether it has no instructions for bfloat16: x86 without AVX-512. There torch's products take 12 × the time."""
     return device.type == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX2"
 
 
