@@ -181,6 +181,12 @@ class ContinualLoop:
                 f"strategies: {' and '.join(str(s.registered_name) for s in own)} descend an objective of their own "
                 f"each, and a step has one. Leave one out."
             )
+        answering = [s for s in self.strategies if type(s).predict is not Strategy.predict]
+        if len(answering) > 1:
+            raise ConfigError(
+                f"strategies: {' and '.join(str(s.registered_name) for s in answering)} answer tests in the model's "
+                f"place each, and a test has one answer. Leave one out."
+            )
         self._separate = any(strategy.wants_task_gradient for strategy in self.strategies)
         self._rates = training.rates(self.start)
         self._probe = None if probe is None else Probe(self.model, self.start, probe, test_rows)

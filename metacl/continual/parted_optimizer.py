@@ -25,8 +25,11 @@ def displacement_in_parts(
 ) -> tuple[Params, State]:
     """As `InnerOptimizer.displacement`, of whole tensors; `state` holds this rank's parts, (n,) for each parameter.
 
-    rates : a number for each parameter.
+    rates : for each parameter a number, or what broadcasts against it.
     """
+    rates = {
+        name: rate if rate.dim() == 0 else part_of(rate.expand_as(params[name]), ranks) for name, rate in rates.items()
+    }
     own, its_gradient = [{name: part_of(t, ranks) for name, t in whole.items()} for whole in (params, gradient)]
     moved, state = optimizer.displacement(own, its_gradient, state, rates, step)
     sizes = [moved[name].numel() for name in params]

@@ -137,7 +137,7 @@ class AskProbe(Work[Probed | None]):
 
     def __call__(self, worker: ContinualWorker, address: TaskAddress, meta: Flat) -> Probed | None:
         """None without one."""
-        return worker.loop(address.seed).probed(self.after)
+        return worker.loop(address.seed).probed(self.after.on(worker.device))
 
 
 @dataclass(frozen=True)

@@ -158,6 +158,18 @@ def test_penalties_are_descended_beside_it():
         assert not torch.equal(alone, neither)
 
 
+@pytest.mark.parametrize("estimator", ["reptile", "implicit", "annealed_order", {"name": "reverse", "compile": True}])
+def test_estimators_that_do_not_descend_what_is_asked(estimator):
+    with pytest.raises(ConfigError, match="does not descend what a look ahead asks"):
+        STRATEGIES.build({"name": "la_maml", "estimator": estimator})
+
+
+def test_one_strategy_answers_tests(config):
+    made = config(experiences=1, strategies=["nearest_class_mean", "retrieval"])
+    with pytest.raises(ConfigError, match="nearest_class_mean and retrieval answer tests in the model's place each"):
+        make_loop(made, 0, made.stream.open(0), made.learner.build(0))
+
+
 def test_what_cannot_be_is_said(config):
     with pytest.raises(ConfigError, match="oml and la_maml descend an objective of their own"):
         ContinualLoop(

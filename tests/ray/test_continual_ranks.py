@@ -145,6 +145,8 @@ def test_an_optimizer_in_parts(pair, name):
         shapes = {"a": (3, 5), "b": (1,), "c": (7,)}
         params = {key: torch.randn(shape, generator=generator) for key, shape in shapes.items()}
         rates = {key: torch.tensor(0.1, dtype=torch.float64) for key in params}
+        # La-MAML has one for every number.
+        rates |= {"a": torch.rand((3, 5), generator=generator), "c": torch.rand(1, generator=generator)}
         state, moved = {}, []
         for step in range(2):
             gradient = {key: torch.randn(tensor.shape, generator=generator) for key, tensor in params.items()}

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from typing import Self
 
 import torch
-from pydantic import PositiveInt
+from pydantic import PositiveInt, model_validator
 from torch import Tensor
 
 from metacl.adaptation import InnerLoop
@@ -23,8 +24,11 @@ from metacl.continual.strategies.base import MEMORY, State, Strategy, as_memory,
 from metacl.continual.strategies.replay import OFFERED, drawn, offered
 from metacl.errors import TrainingError
 from metacl.learners.base import Params, as_leaves
-from metacl.metagradients import InnerProblem, MetaGradient
+from metacl.metagradients import ESTIMATORS, InnerProblem, MetaGradient
 from metacl.metagradients.base import InnerLoopDiverged
+
+UNFIT = ("reptile", "implicit", "annealed_order")
+"""Estimators that ask no query, want a proximal inner loop, or go by the outer step."""
 
 
 class LookAhead(Strategy):
@@ -38,6 +42,18 @@ class LookAhead(Strategy):
     replay: PositiveInt | None = None
     arrive: PositiveInt = 1
     estimator: MetaGradient
+
+    @model_validator(mode="after")
+    def _estimator_asks_what_comes_after(self) -> Self:
+        """Of a stream's step there is no outer step, nothing to compile for, and the query must be asked."""
+        name = self.estimator.registered_name
+        if name in UNFIT or self.estimator.wants_few_shapes:
+            fit = [known for known in ESTIMATORS.names() if known not in UNFIT]
+            raise ValueError(
+                f"estimator: {name}{' compiled' if name not in UNFIT else ''} does not descend what a look ahead asks. "
+                f"Set it to {', '.join(fit[:-1])} or {fit[-1]}{', with compile: false' if name not in UNFIT else ''}"
+            )
+        return self
 
     @property
     def needs_double_backward(self) -> bool:

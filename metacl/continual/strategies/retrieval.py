@@ -54,7 +54,7 @@ class Retrieval(Strategy):
         new = stream.train_addresses(moment.experience)
         before: list[Address] = [(int(k), int(place)) for k, place in state[SOURCES].tolist()] if state else []
         vectors = [torch.from_numpy(unit(features)) for _, features in start_features(moment, new)]
-        known = torch.cat([*([state[VECTORS]] if state else []), *vectors])
+        known = torch.cat([*([state[VECTORS].cpu()] if state else []), *vectors])
         kept, offered = [*before, *new], int(state[OFFERED]) if state else 0
         if self.memory is not None:
             kept = keep(self.policy, before, offered, new, self.memory, stream.label, moment.random())
@@ -72,7 +72,7 @@ class Retrieval(Strategy):
         """
         if not state:
             return None
-        vectors, classes = state[VECTORS], moment.model.classes
+        vectors, classes = state[VECTORS].cpu(), moment.model.classes  # an index lies in the machine's memory
         labels = torch.tensor([moment.pool.stream.label((int(k), int(place))) for k, place in state[SOURCES].tolist()])
         features = features_of_test(moment, batch)
         asked = unit(features)
