@@ -129,7 +129,7 @@ def missing(kept: Episodes) -> list[str]:
         for row in dict.fromkeys(rows):
             there = kept.splits(cell, row) if row in kept.rows(cell) else []
             lacking.setdefault(tuple(split for split in SPLITS if split not in there), []).append(row)
-        said += [f"{cell}, splits {', '.join(of)}: {'; '.join(rows)}" for of, rows in lacking.items() if of]
+        said += [f"{cell}, splits {', '.join(of)}: {' / '.join(rows)}" for of, rows in lacking.items() if of]
     return said
 
 

@@ -13,6 +13,7 @@ from metacl.evaluation import table, worst_confusions
 from metacl.evaluation.methods.choosing import Options
 from metacl.initialization import StoredInitialization
 from metacl.reporting import QuietProgress
+from metacl.tasks.class_episodes import NAMES_SHOWN
 from metacl.tasks.labelled_text import LabelledText
 
 
@@ -47,6 +48,7 @@ def evaluate_on_splits(
     each = [one.results for one in found]
     datasets = ", ".join(dict.fromkeys(name for name, _ in splits))
     named = [split for _, split in splits]
+    shown = NAMES_SHOWN if any(config.data.shows_names for _, config in parts) else ""
     evaluation = parts[0][1].evaluation
     assert evaluation is not None, "checked for every split"
     best = best_learned(table(*(one.scores for one in found)))
@@ -56,7 +58,7 @@ def evaluate_on_splits(
         "run": ", ".join(dict.fromkeys(results["run"] for results in each)),
         "protocol": {
             **each[0]["protocol"],
-            "data": f"{datasets}, published class splits {', '.join(named)}",
+            "data": f"{datasets}, published class splits {', '.join(named)}{shown}",
             "splits": named,
             "interval": "95 %, Student's t over the episodes of all splits; differences are paired by episode",
         },

@@ -87,6 +87,11 @@ class Initialization:
             )
         shown, of = list(texts), [names.index(label) for label in labels]
         if any(part.shows_names for part in self.config.data.parts):
+            if wordless := [name for name in names if not any(map(str.isalpha, name))]:
+                raise DataError(
+                    f"label {wordless[0]!r} is no word, and this initialization reads the names of the classes "
+                    f"(data.names_in_support). Give labels that say what they mean."
+                )
             shown, of = [*shown, *map(in_words, names)], [*of, *range(len(names))]
         support = self.learner.encode(shown, of)
         params, losses = self._adapted(Task(ways=len(names), support=support, query=support), steps)

@@ -72,7 +72,7 @@ def mean_curve(results: Mapping[str, Any]) -> str:
         for run in runs:
             axes.plot(steps, run, color=COLOURS[1], alpha=0.3, linewidth=1)
         axes.plot(steps, np.mean(runs, axis=0), color=COLOURS[1], marker="o", label="mean over seeds")
-        if results["seeds"][0]["probe_baseline"] is not None:
+        if results["seeds"][0].get("probe_baseline") is not None:
             asked = np.array([[run["probe_baseline"], *run["probe"]] for run in results["seeds"]])
             mean = np.mean(100 * asked if shares else asked, axis=0)
             axes.plot(range(len(mean)), mean, color=COLOURS[0], marker="s", linestyle="--", label="probe set")

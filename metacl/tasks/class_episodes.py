@@ -17,6 +17,9 @@ from metacl.tasks.randomness import AddressedRandom
 from metacl.tasks.sizes import check_sizes
 from metacl.tasks.splits import SPLITS
 
+NAMES_SHOWN = "; the name of each class is in the support"
+"""Ends the description of such a source."""
+
 
 class ClassEpisodes:
     """Episodes over one split of a set of classes.
@@ -153,7 +156,7 @@ class ClassEpisodes:
         total = sum(map(len, self.texts.values()))
         dropped = f" ({self.duplicates} exact duplicates left out)" if self.duplicates else ""
         beside = "" if self._out_of_scope is None else f", and {self._out_of_scope!r} in every episode"
-        named = "; the name of each class is in the support" if self._names_in_support else ""
+        named = NAMES_SHOWN if self._names_in_support else ""
         return f"{self.name}: {total} examples{dropped}, classes: {parts}{beside}{named}"
 
     def sizes(self) -> dict[Split, dict[str, int]]:

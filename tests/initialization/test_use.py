@@ -71,6 +71,8 @@ def test_labels_are_read_as_names_where_training_had_them_in_the_support(initial
     by_hand = initialization.adapt([*TEXTS, "card", "lost pin", "pin"], [*labels, "card", "lostPin", "pin"], steps=0)
     assert found == by_hand.predict(asked)
     assert found != initialization.adapt(TEXTS, labels, steps=0).predict(asked)
+    with pytest.raises(DataError, match=r"label '1' is no word, .* Give labels that say what they mean"):
+        reads_names.adapt(TEXTS, ["1", "2", "1", "2"])
 
 
 @pytest.fixture
