@@ -117,10 +117,7 @@ def measure(group: Group, dataset: str, split: str, runs: Path = RUNS) -> None:
             text for name in worker.source.classes["test"] for text in worker.source.texts[name]
         )
     for shape in missing:
-        methods = [
-            method.model_copy(update={"adapter": starts.adapter}) if hasattr(method, "adapter") else method
-            for method in with_rates(starts, group, dataset, shape)
-        ]
+        methods = with_rates(starts, group, dataset, shape)
         scores = scores_of(worker, methods, shape, "test", group.episodes, starts.meta)
         kept.add(group.cell(dataset, shape), split, scores)
         means = 100 * np.mean([[score.accuracy for score in of_episode] for of_episode in scores], 0)
