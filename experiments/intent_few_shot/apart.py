@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from metacl.coordination.worker import Worker
 from metacl.evaluation import mean_interval
-from metacl.evaluation.frozen_features import FrozenFeatures
+from metacl.evaluation.frozen_features import KeptFeatures
 
 EPISODES, QUERIES = 2000, 5
 
@@ -41,7 +41,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             opened = {split: config(source(dataset, split, Path(folder))) for split in SPLITS}
             worker = Worker(opened[SPLITS[0]])
-            features = FrozenFeatures.kept_by(worker)
+            features = KeptFeatures.by(worker).pretrained
             texts = worker.source.texts
             features.encode_ahead(text for of in texts.values() for text in of)
             classes = {split: opened[split].data.open().classes for split in SPLITS}

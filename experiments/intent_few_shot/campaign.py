@@ -19,7 +19,7 @@ from starts import RUNS, Starts, named_data, trained, trained_on
 from metacl.coordination.run_folder import write_text
 from metacl.coordination.worker import Worker
 from metacl.evaluation.few_shot import CompareMethods, EpisodeScore
-from metacl.evaluation.frozen_features import FrozenFeatures
+from metacl.evaluation.frozen_features import KeptFeatures
 from metacl.evaluation.methods import AdaptationMethod
 from metacl.tasks import TASK_SOURCES, EpisodeShape, TaskAddress
 
@@ -113,7 +113,7 @@ def measure(group: Group, dataset: str, split: str, runs: Path = RUNS) -> None:
     starts = start_of(group, dataset, split, runs)
     worker = starts.worker
     if group.name == "frozen_names":
-        FrozenFeatures.kept_by(worker).encode_ahead(
+        KeptFeatures.by(worker).pretrained.encode_ahead(
             text for name in worker.source.classes["test"] for text in worker.source.texts[name]
         )
     for shape in missing:

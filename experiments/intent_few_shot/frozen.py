@@ -21,7 +21,7 @@ from metacl.coordination.run_folder import write_text
 from metacl.coordination.worker import Worker
 from metacl.evaluation import mean_interval, spread
 from metacl.evaluation.few_shot import CompareMethods, EpisodeScore
-from metacl.evaluation.frozen_features import FrozenFeatures
+from metacl.evaluation.frozen_features import KeptFeatures
 from metacl.evaluation.methods import (
     AdaptationMethod,
     FrozenPrototypes,
@@ -127,7 +127,7 @@ class Frozen:
         asked = EpisodeShape(ways=ways, shots=shots, queries=QUERIES)
         work = CompareMethods(tuple(methods(self.dataset)), asked)
         started = time.perf_counter()
-        FrozenFeatures.kept_by(worker).encode_ahead(
+        KeptFeatures.by(worker).pretrained.encode_ahead(
             text for name in worker.source.classes["test"] for text in worker.source.texts[name]
         )
         self.encoding_seconds += time.perf_counter() - started

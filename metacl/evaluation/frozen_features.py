@@ -1,8 +1,8 @@
-"""The features that the pretrained model gives a text, computed once a text.
+"""The features that a model whose parameters stay gives a text, computed once a text.
 
-Every baseline that trains nothing in the model reads them. A text that nobody announced goes through the model alone,
-so that its features do not depend on the texts beside it in a batch, nor on which episode asked first. Whoever reads
-features is counted the tokens of their texts, as if they were computed for it.
+Every baseline that trains nothing in the model reads those of the pretrained one. A text that nobody announced goes
+through the model alone, so that its features do not depend on the texts beside it in a batch, nor on which episode
+asked first. Whoever reads features is counted the tokens of their texts, as if they were computed for it.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
+from metacl.coordination.flat import Flat, checksum
 from metacl.coordination.worker import Worker
 from metacl.evaluation.examples import Examples
+from metacl.learners.base import Learner, Params
 from metacl.learners.token_count import TokenCount, counting
 from metacl.learners.transformer import TransformerLearner
 
@@ -23,32 +25,36 @@ BATCH = 64
 
 
 class FrozenFeatures:
-    """A worker's memory of features. Arrays, which are no keys, are computed each time.
+    """A memory of features. Arrays, which are no keys, are computed each time.
 
     Parameters
     ----------
-    worker : Worker
-        Whose learner and initial parameters give them.
+    learner, params
+        What gives them. Parameters that no feature depends on, a head's or step sizes, may be among these.
     """
 
-    def __init__(self, worker: Worker) -> None:
-        self._learner = worker.learner.without_prompt()
-        self._initial = {name: tensor.to(worker.learner.device) for name, tensor in worker.initial.items()}
+    def __init__(self, learner: Learner, params: Params) -> None:
+        self._learner = learner
+        self._params = params
         self._known: dict[str, Tensor] = {}
         self._tokens: dict[str, int] = {}
 
     @classmethod
-    def kept_by(cls, worker: Worker) -> FrozenFeatures:
-        """Those of this worker, which last as long as it."""
-        if worker not in _KEPT:
-            _KEPT[worker] = cls(worker)
-        return _KEPT[worker]
+    def pretrained(cls, worker: Worker) -> FrozenFeatures:
+        """Those of a worker's model before training, without a prompt; nothing is known yet."""
+        learner = worker.learner
+        return cls(learner.without_prompt(), {name: t.to(learner.device) for name, t in worker.initial.items()})
+
+    @classmethod
+    def learned(cls, worker: Worker, meta: Flat) -> FrozenFeatures:
+        """Those of what a worker's run learned, (P,), before any inner step; nothing is known yet."""
+        return cls(worker.learner, worker.parameters(meta))
 
     @torch.no_grad()
     def of(self, examples: Examples) -> Tensor:
         """Features (B, D) of B examples."""
         if not all(isinstance(text, str) for text in examples.inputs):
-            return self._learner.features(self._initial, examples.batch)
+            return self._learner.features(self._params, examples.batch)
         return self.of_texts(examples.inputs)
 
     @torch.no_grad()
@@ -74,10 +80,32 @@ class FrozenFeatures:
 
     def _encode(self, texts: Sequence[str]) -> None:
         with TokenCount():  # of nobody: tokens count when features are read
-            found = self._learner.features(self._initial, self._learner.encode(texts, None))
+            found = self._learner.features(self._params, self._learner.encode(texts, None))
         self._known.update(zip(texts, found, strict=True))
         if isinstance(self._learner, TransformerLearner):
             self._tokens.update(zip(texts, self._learner.token_counts(texts), strict=True))
 
 
-_KEPT: WeakKeyDictionary[Worker, FrozenFeatures] = WeakKeyDictionary()
+class KeptFeatures:
+    """The memories that last as long as a worker: of the pretrained model, and of the learned parameters asked last."""
+
+    def __init__(self, worker: Worker) -> None:
+        self.pretrained = FrozenFeatures.pretrained(worker)
+        self._learned: tuple[str, FrozenFeatures] | None = None
+
+    @classmethod
+    def by(cls, worker: Worker) -> KeptFeatures:
+        """Of this worker."""
+        if worker not in _KEPT:
+            _KEPT[worker] = cls(worker)
+        return _KEPT[worker]
+
+    def learned(self, worker: Worker, meta: Flat) -> FrozenFeatures:
+        """Of its learned parameters (P,), for as long as these are asked for."""
+        version = checksum(meta)
+        if self._learned is None or self._learned[0] != version:
+            self._learned = version, FrozenFeatures.learned(worker, meta)
+        return self._learned[1]
+
+
+_KEPT: WeakKeyDictionary[Worker, KeptFeatures] = WeakKeyDictionary()

@@ -17,7 +17,6 @@ from metacl.coordination.executor import Executor
 from metacl.coordination.flat import Flat
 from metacl.coordination.worker import Meta, Work, Worker
 from metacl.evaluation.few_shot import Scores
-from metacl.evaluation.frozen_features import FrozenFeatures
 from metacl.evaluation.methods import AdaptationMethod, Predictor, Row, Scene
 from metacl.learners.label_words import LabelWords
 from metacl.learners.live_memory import LiveMemory
@@ -60,7 +59,7 @@ class MeasureMemory(Work[tuple[tuple[Row, int], ...]]):
         for method in self.methods:
             scene = Scene(worker, meta, episode)
             method.prepare(scene)
-            scene.frozen = FrozenFeatures(worker)  # which knows nothing yet
+            scene.forget_features()
             if method.reads_batches and not isinstance(worker.learner, LabelWords):
                 _ = scene.query.batch
             with contextlib.suppress(InnerLoopDiverged), peak_memory(worker.learner.device) as memory:

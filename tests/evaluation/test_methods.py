@@ -95,6 +95,30 @@ def test_logistic_regression_on_what_was_learned_reads_the_moved_features(worker
     assert np.abs(found - frozen).max() > 0.01
 
 
+def test_learned_features_of_a_text_are_computed_once_until_something_else_is_learned(worker, monkeypatch):
+    computed = []
+    features = worker.learner.features
+    monkeypatch.setattr(worker.learner, "features", lambda params, batch: computed.append(1) or features(params, batch))
+
+    def asked(moved):
+        scene, query = scene_of(worker, moved=moved)
+        before = len(computed)
+        method = MetaLearnedLogisticRegression(c=1.0)
+        method.prepare(scene)
+        return only(method, scene, query), len(computed) - before
+
+    (first, new), (again, none), (other, anew) = asked(0.5), asked(0.5), asked(0.7)
+    assert (new > 0, none, anew) == (True, 0, new)
+    np.testing.assert_array_equal(first, again)
+    assert np.abs(first - other).max() > 0.01
+
+
+def test_logistic_regression_on_features_that_are_not_finite_has_diverged(worker):
+    work = CompareMethods((MetaLearnedLogisticRegression(c=1.0),), EpisodeShape(ways=3, shots=2, queries=2))
+    (score,) = work(worker, ADDRESS, np.full(worker.layout.size, np.inf, np.float32))
+    assert (score.diverged, score.accuracy) == (True, 0.0)
+
+
 def test_nearest_neighbour_is_that_of_faiss(worker):
     scene, query = scene_of(worker)
     support, asked, targets = arrays(worker, scene, query)
@@ -207,7 +231,7 @@ def test_frozen_features_of_a_text_do_not_depend_on_the_others(worker):
 def test_frozen_features_encoded_ahead_are_those_of_a_text_alone(tmp_path):
     worker = Worker(small_config(save_tiny_bert(tmp_path / "tiny"), tmp_path / "out"))
     texts = [" ".join(["card", "lost", "payment"][: 1 + place % 3] * (1 + place // 9)) for place in range(90)]
-    ahead, alone = FrozenFeatures(worker), FrozenFeatures(worker)
+    ahead, alone = FrozenFeatures.pretrained(worker), FrozenFeatures.pretrained(worker)
     ahead.encode_ahead(texts)  # more than one batch, with doubles
     found = ahead.of_texts(texts)
     torch.testing.assert_close(found, alone.of_texts(texts), rtol=1e-5, atol=1e-6)
@@ -221,7 +245,7 @@ def test_frozen_features_are_those_of_the_model_without_a_prompt(tmp_path):
     with torch.no_grad():
         hidden = AutoModel.from_pretrained(folder).eval()(**tokens).last_hidden_state
     expected = torch.nn.functional.normalize(hidden.mean(1), dim=-1)
-    torch.testing.assert_close(FrozenFeatures(worker).of_texts([text]), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(FrozenFeatures.pretrained(worker).of_texts([text]), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_frozen_methods_cost_no_pass_through_the_frozen_layers(worker, monkeypatch):

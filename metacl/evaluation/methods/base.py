@@ -19,7 +19,7 @@ from metacl.config import RunConfig
 from metacl.coordination.flat import Flat
 from metacl.coordination.worker import Worker
 from metacl.evaluation.examples import Examples
-from metacl.evaluation.frozen_features import FrozenFeatures
+from metacl.evaluation.frozen_features import FrozenFeatures, KeptFeatures
 from metacl.learners import CausalLanguageModelConfig
 from metacl.learners.base import Params, Task
 from metacl.learners.label_words import LabelWords
@@ -58,14 +58,14 @@ class Scene:
         Where the classes have names; else ().
     ways : N
     frozen : FrozenFeatures
-        The pretrained features of examples, each computed once.
+        The pretrained features of examples, each text's computed once a worker.
     """
 
     def __init__(self, worker: Worker, meta: Flat, episode: Episode | ArrayEpisode) -> None:
         self.worker = worker
         self.meta = meta
         self.address = episode.address
-        self.frozen = FrozenFeatures.kept_by(worker)
+        self.frozen = KeptFeatures.by(worker).pretrained
         self.class_names: tuple[str, ...] = ()
         support: tuple[Any, Any]
         query: Any
@@ -76,6 +76,16 @@ class Scene:
             self.ways, support, query = episode.ways, episode.support, episode.query[0]
         self.support = Examples(worker.learner, *support)
         self.query = Examples(worker.learner, query, None)
+
+    @cached_property
+    def learned(self) -> FrozenFeatures:
+        """The features of what was learned, before any inner step; each text's computed once a worker."""
+        return KeptFeatures.by(self.worker).learned(self.worker, self.meta)
+
+    def forget_features(self) -> None:
+        """Compute features anew from now on, of this scene alone."""
+        self.frozen = FrozenFeatures.pretrained(self.worker)
+        self.learned = FrozenFeatures.learned(self.worker, self.meta)
 
     @cached_property
     def task(self) -> Task:

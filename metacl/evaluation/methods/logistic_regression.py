@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Annotated, ClassVar
 
@@ -11,8 +12,9 @@ from sklearn.linear_model import LogisticRegression as Sklearn
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from metacl.evaluation.frozen_features import FrozenFeatures
 from metacl.evaluation.methods.base import META_LEARNED, METHODS, AdaptationMethod, Examples, Predictor, Row, Scene
-from metacl.learners.base import Params
+from metacl.metagradients import InnerLoopDiverged
 
 
 @METHODS.register("logistic_regression")
@@ -40,20 +42,27 @@ class LogisticRegression(AdaptationMethod):
         """One."""
         return [Row("logistic regression", None)]
 
-    def features(self, scene: Scene, examples: Examples) -> Tensor:
-        """(B, D) of B examples."""
-        return scene.frozen.of(examples)
+    def features(self, scene: Scene) -> FrozenFeatures:
+        """What it reads."""
+        return scene.frozen
+
+    def prepare(self, scene: Scene) -> None:
+        """Features serve every episode with the same texts."""
+        self.features(scene).of(scene.support)
 
     def adapt(self, scene: Scene) -> Iterator[tuple[Row, Predictor]]:
         """Fit by scikit-learn, in float64."""
         assert self.c is not None, "one of the candidates adapts"
-        support = normalize(self.features(scene, scene.support), dim=-1)
+        known = self.features(scene)
+        support = normalize(known.of(scene.support), dim=-1)
+        if not bool(torch.isfinite(support).all()):
+            raise InnerLoopDiverged([math.nan])
         model = Sklearn(C=self.c, max_iter=self.iterations).fit(
             support.double().cpu().numpy(), scene.targets.cpu().numpy()
         )
 
         def scores(examples: Examples) -> Tensor:
-            features = normalize(self.features(scene, examples), dim=-1)
+            features = normalize(known.of(examples), dim=-1)
             found = torch.as_tensor(model.decision_function(features.double().cpu().numpy()), device=features.device)
             # With two classes scikit-learn gives the log-odds of the second.
             return found if found.ndim == 2 else torch.stack([-found / 2, found / 2], dim=-1)
@@ -70,17 +79,10 @@ class MetaLearnedLogisticRegression(LogisticRegression):
     training through it.
     """
 
-    reads_batches: ClassVar[bool] = True
-
     def rows(self) -> list[Row]:
         """One."""
         return [Row(f"{META_LEARNED}, logistic regression", None)]
 
-    def start(self, scene: Scene) -> Params:
-        """What was learned."""
-        return scene.worker.parameters(scene.meta)
-
-    @torch.no_grad()
-    def features(self, scene: Scene, examples: Examples) -> Tensor:
+    def features(self, scene: Scene) -> FrozenFeatures:
         """Those that the learned initialization gives, before any inner step."""
-        return scene.worker.learner.features(self.start(scene), examples.batch)
+        return scene.learned
