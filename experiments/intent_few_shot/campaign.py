@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from episodes import QUERIES, Episodes
 from frozen import HERE, HUFFPOST, SHAPES, SPLITS, source
-from rows import ABOUT_STEPS, COMPARED, NAMES, Group
+from rows import ABOUT_STEPS, COMPARED, NAMES, Group, joint_features
 from starts import RUNS, Starts, named_data, trained, trained_on
 
 from metacl.coordination.run_folder import write_text
 from metacl.coordination.worker import Worker
 from metacl.evaluation.few_shot import CompareMethods, EpisodeScore
-from metacl.evaluation.frozen_features import KeptFeatures
+from metacl.evaluation.frozen_features import FrozenFeatures, KeptFeatures
 from metacl.evaluation.methods import AdaptationMethod
 from metacl.tasks import TASK_SOURCES, EpisodeShape, TaskAddress
 
@@ -52,8 +52,11 @@ def rates() -> dict[str, Any]:
     return json.loads(CHOSEN.read_text("utf-8")) if CHOSEN.exists() else {}
 
 
-def with_rates(starts: Starts, group: Group, dataset: str, shape: str) -> list[AdaptationMethod]:
-    """The group's methods, each with the rate that is best on validation classes of the first split measured."""
+def with_rates(starts: Starts, group: Group, dataset: str, shape: str, split: str) -> list[AdaptationMethod]:
+    """The group's methods, each with the rate that is best on validation classes of the first split.
+
+    Raises `SystemExit` on another split before it is chosen.
+    """
     chosen = rates()
     found = []
     for method in group.methods(starts.adapter):
@@ -63,6 +66,8 @@ def with_rates(starts: Starts, group: Group, dataset: str, shape: str) -> list[A
             continue
         key = f"{group.cell(dataset, shape)}: {method.rows()[-1].method}"
         if key not in chosen:
+            if split != SPLITS[0]:
+                raise SystemExit(f"{key}: its rate is chosen on split {SPLITS[0]}, which is to be measured first.")
             scores = scores_of(starts.worker, candidates, shape, "valid", group.validation, starts.meta)
             rows = len(method.rows())
             # A candidate's last row is the one after most steps.
@@ -85,6 +90,16 @@ def shapes_of(group: Group, dataset: str) -> tuple[str, ...]:
     ):
         return ()
     return tuple(shape for shape in CELLS[dataset] if "zero" not in group.name or SHAPES[shape][0] == 5)
+
+
+def read_by(group: Group, starts: Starts) -> list[FrozenFeatures]:
+    """The features that a group's rows read of every text."""
+    worker = starts.worker
+    if group.name == "frozen_names":
+        return [KeptFeatures.by(worker).pretrained]
+    if group.name == "regression":
+        return [KeptFeatures.by(worker).learned(worker, starts.meta), joint_features(worker, starts.adapter)]
+    return []
 
 
 def start_of(group: Group, dataset: str, split: str, runs: Path) -> Starts:
@@ -112,12 +127,11 @@ def measure(group: Group, dataset: str, split: str, runs: Path = RUNS) -> None:
         return
     starts = start_of(group, dataset, split, runs)
     worker = starts.worker
-    if group.name == "frozen_names":
-        KeptFeatures.by(worker).pretrained.encode_ahead(
-            text for name in worker.source.classes["test"] for text in worker.source.texts[name]
-        )
+    texts = [text for name in worker.source.classes["test"] for text in worker.source.texts[name]]
+    for features in read_by(group, starts):
+        features.encode_ahead(texts)
     for shape in missing:
-        methods = with_rates(starts, group, dataset, shape)
+        methods = with_rates(starts, group, dataset, shape, split)
         scores = scores_of(worker, methods, shape, "test", group.episodes, starts.meta)
         kept.add(group.cell(dataset, shape), split, scores)
         means = 100 * np.mean([[score.accuracy for score in of_episode] for of_episode in scores], 0)

@@ -30,12 +30,13 @@ def main() -> int:
     """Print how far each row is from the record, and whether what was trained is better than what it began from."""
     torch.set_num_threads(1)
     started = time.perf_counter()
-    frozen, group = COMPARED[:2]
+    frozen, regression, group = COMPARED[:3]
     kept, cell = Episodes(), group.cell(DATASET, SHAPE)
     with tempfile.TemporaryDirectory() as folder:
         starts = trained(TOGETHER, trained_on(TOGETHER, DATASET), SPLIT, Path(folder))
         starts.worker.source = TASK_SOURCES.build(named_data(DATASET, SPLIT, Path(folder))).open()
-        asked = [*frozen.methods(starts.adapter), *with_rates(starts, group, DATASET, SHAPE)]
+        asked = [*frozen.methods(starts.adapter), *regression.methods(starts.adapter)]
+        asked += with_rates(starts, group, DATASET, SHAPE, SPLIT)
         scores = scores_of(starts.worker, asked, SHAPE, "test", group.episodes, starts.meta)
     found = {in_words(of[0].row): [score.accuracy for score in of] for of in zip(*scores, strict=True)}
     lines = []

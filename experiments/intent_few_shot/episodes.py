@@ -17,8 +17,6 @@ from metacl.evaluation.few_shot import EpisodeScore
 from metacl.evaluation.methods import Row
 
 QUERIES = 5
-KEPT = 100
-"""Episodes of a split that are kept of rows that have more."""
 
 
 FOLDER = Path(__file__).parent / "episodes"
@@ -54,7 +52,7 @@ class Episodes:
                 found.setdefault(in_words(score.row), []).append(score)
         for row, of_row in found.items():
             kept = {
-                "right": [round(score.accuracy * len(score.targets)) for score in of_row[:KEPT]],
+                "right": [round(score.accuracy * len(score.targets)) for score in of_row],
                 "seconds": round(float(np.mean([score.seconds for score in of_row])), 4),
             }
             for cells in (self._cells, self._own):

@@ -6,6 +6,7 @@ Those of frozen features without class names are measured by frozen.py.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -14,6 +15,9 @@ from pydantic import PositiveFloat
 from safetensors.torch import load_file
 from starts import FROM_ZERO, INTENTS, ONE, TOGETHER
 
+from metacl.coordination.flat import Flat
+from metacl.coordination.worker import Worker
+from metacl.evaluation.frozen_features import FrozenFeatures
 from metacl.evaluation.methods import (
     AdaptationMethod,
     FineTuning,
@@ -44,13 +48,20 @@ CROSS = "CLINC150's start"
 ZERO = ", head from zero"
 
 
-def joint_start(scene: Scene, adapter: Path, rate: float) -> Params:
+@cache
+def joint_start(worker: Worker, adapter: Path, rate: float) -> Flat:
     """A jointly trained adapter, with a rate in the place of learned step sizes."""
-    start = {**scene.worker.initial, **load_file(adapter)}
+    start = {**worker.initial, **load_file(adapter)}
     for name, tensor in start.items():
         if name.startswith(STEP_SIZE):
             start[name] = torch.full_like(tensor, rate)
-    return scene.worker.parameters(scene.worker.layout.flatten(start))
+    return worker.layout.flatten(start)
+
+
+@cache
+def joint_features(worker: Worker, adapter: Path) -> FrozenFeatures:
+    """Of a jointly trained adapter; features depend on no rate."""
+    return FrozenFeatures.learned(worker, joint_start(worker, adapter, RATES[0]))
 
 
 class JointStart(OneStart):
@@ -74,10 +85,10 @@ class JointStart(OneStart):
 
     def start(self, scene: Scene) -> Params:
         """The adapter and its rate."""
-        return joint_start(scene, self.adapter, self.rate)
+        return scene.worker.parameters(joint_start(scene.worker, self.adapter, self.rate))
 
 
-class JointRegression(MetaLearnedLogisticRegression):
+class JointRegression(LogisticRegression):
     """Logistic regression on the features of a jointly trained adapter."""
 
     adapter: Path
@@ -86,9 +97,9 @@ class JointRegression(MetaLearnedLogisticRegression):
         """One."""
         return [Row(f"{JOINT}, logistic regression", None)]
 
-    def start(self, scene: Scene) -> Params:
-        """The adapter; no rate is read."""
-        return joint_start(scene, self.adapter, RATES[0])
+    def features(self, scene: Scene) -> FrozenFeatures:
+        """The adapter's."""
+        return joint_features(scene.worker, self.adapter)
 
 
 class OtherStart(MetaLearned):
@@ -132,13 +143,10 @@ class Group:
             return [FrozenPrototypes(), NearestNeighbour(), LogisticRegression(c=REGRESSION_C)]
         if self.name == "starts":
             joint = JointStart(steps=(0, STEPS), adapter=joint_adapter)
-            return [
-                Pretrained(steps=(STEPS,)),
-                MetaLearned(steps=(0, STEPS)),
-                MetaLearnedLogisticRegression(c=REGRESSION_C),
-                joint,
-                JointRegression(c=REGRESSION_C, adapter=joint_adapter),
-            ]
+            return [Pretrained(steps=(STEPS,)), MetaLearned(steps=(0, STEPS)), joint]
+        if self.name == "regression":
+            joint_regression = JointRegression(c=REGRESSION_C, adapter=joint_adapter)
+            return [MetaLearnedLogisticRegression(c=REGRESSION_C), joint_regression]
         if self.name == "unnamed":
             return [MetaLearned(steps=(0, STEPS))]
         if self.name in OF_ONE:
@@ -147,7 +155,8 @@ class Group:
 
 
 COMPARED = (
-    Group("frozen_names", 60),
+    Group("frozen_names", 600),
+    Group("regression", 600),
     Group("starts", 24),
     Group("lora", 6, validation=3),
     Group("last_layers", 6, validation=3),

@@ -36,26 +36,29 @@ def smooth_network():
         return network.double()
 
 
-def learned(name, learning_rate=0.1, **options):
-    """Parameters and step sizes, by the module's names, after both experiences."""
+def learned(name, *others, learning_rate=0.1, **options):
+    """Parameters and step sizes, by the module's names, after both experiences; beside `others`."""
     loop = ContinualLoop(
         ModuleLearner(smooth_network(), F.cross_entropy, head="head"),
         smooth_stream(),
         Training(batch_size=BATCH, shuffle=False, learning_rate=learning_rate),
         # The whole past is in the memory and asked at each step, so nothing is drawn.
-        [STRATEGIES.build({"name": name, "memory": 100, "replay": 100, **options})],
+        [STRATEGIES.build(one) for one in ({"name": name, "memory": 100, "replay": 100, **options}, *others)],
     )
     standing = run(loop)
     alpha = held(standing.states[0], "alpha")
     return tuple({n.removeprefix("module."): t for n, t in named.items()} for named in (standing.params, alpha))
 
 
-def by_hand(second_order, inner, alpha, eta, update):
-    """Algorithm 1 of Gupta et al. 2020, batch by batch; θ is updated by `update(θ, gradient, α)`."""
+def by_hand(second_order, inner, alpha, eta, update, replayed=False):
+    """Algorithm 1 of Gupta et al. 2020, batch by batch; θ is updated by `update(θ, gradient, α)`.
+
+    replayed : the experiences before are in each batch, too, which asks about them but learns the new ones only.
+    """
     network = smooth_network()
     theta = {name: p.detach().clone() for name, p in network.named_parameters()}
     alpha = {name: torch.full_like(p, alpha) for name, p in theta.items() if inner(name)}
-    past = []
+    past, finished = [], []
 
     def loss(params, examples):
         x, y = zip(*examples, strict=True)
@@ -72,12 +75,13 @@ def by_hand(second_order, inner, alpha, eta, update):
                 names = list(alpha)
                 grads = torch.autograd.grad(loss(fast, [example]), [fast[n] for n in names], create_graph=second_order)
                 fast = {**fast, **{n: fast[n] - alpha[n] * g for n, g in zip(names, grads, strict=True)}}
-            meta = loss(fast, batch + past)
+            meta = loss(fast, batch + past + finished)
             found = torch.autograd.grad(meta, [*theta.values(), *alpha.values()])
             gradient = dict(zip(theta, found, strict=False))
             alpha = {n: a - eta * g for (n, a), g in zip(alpha.items(), found[len(theta) :], strict=True)}
             theta = update(theta, gradient, alpha)
             past += batch
+        finished += pairs if replayed else []
     return theta, alpha
 
 
@@ -96,6 +100,17 @@ def test_la_maml_is_its_algorithm(estimator, synchronous):
         assert torch.allclose(found[name], tensor, atol=1e-8, rtol=0)
         assert torch.allclose(sizes[name], alpha[name], atol=1e-8, rtol=0)
     assert any(bool((a < 0).any()) for a in alpha.values())  # so that clipping was asked
+
+
+def test_what_is_replayed_is_asked_and_not_learned_as_if_it_were_new():
+    whole_past = {"name": "replay", "memory": 100, "ratio": 25.0}
+    found, _ = learned("la_maml", whole_past, step_size=0.05, step_size_learning_rate=0, synchronous=True)
+
+    def update(theta, gradient, alpha):
+        return {name: p - 0.1 * gradient[name] for name, p in theta.items()}
+
+    theta, _ = by_hand(False, lambda name: True, 0.05, 0.0, update, replayed=True)
+    assert all(torch.allclose(found[name], tensor, atol=1e-8, rtol=0) for name, tensor in theta.items())
 
 
 def test_oml_is_its_algorithm():

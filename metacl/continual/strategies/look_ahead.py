@@ -1,7 +1,7 @@
 """What strategies share that look ahead: they learn a batch one example after another, and descend what that leads to.
 
-From θ, inner steps go through the new examples in their order; asked afterwards are these and a sample of a reservoir
-of everything that came before. The gradient of that in θ, and in the inner step sizes, is an estimator's of
+From θ, inner steps go through the new examples in their order; asked afterwards are these, what other strategies replay
+beside them, and a sample of a reservoir of everything that came before. The gradient of that in θ, and in the inner step sizes, is an estimator's of
 `metacl.metagradients`, and takes the place of the mean loss's.
 """
 
@@ -74,9 +74,9 @@ class LookAhead(Strategy):
 
         Raises `TrainingError` if a loss on the way is not finite.
         """
-        new = minibatch.addresses
+        new = [address for address in minibatch.addresses if address[0] == moment.experience]
         memory = drawn(state, self.replay or moment.batch_size, moment.random())
-        asked = moment.minibatch([*new, *memory])
+        asked = moment.minibatch([*minibatch.addresses, *memory])
         arriving = [moment.minibatch(new[first : first + self.arrive]) for first in range(0, len(new), self.arrive)]
         inner = self.adapting(params)
 
