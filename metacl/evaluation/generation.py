@@ -6,9 +6,6 @@ import re
 from collections.abc import Sequence
 from typing import cast
 
-from rouge_score.rouge_scorer import RougeScorer
-from sacrebleu import corpus_bleu
-
 ROUGE = ("rouge1", "rouge2", "rougeL")
 
 
@@ -21,6 +18,8 @@ def bleu(texts: Sequence[str], references: Sequence[Sequence[str]]) -> float:
         Of one or more references for each text.
     """
     _as_many(texts, references)
+    from sacrebleu import corpus_bleu  # here, as it takes long to import
+
     most = max(map(len, references))
     # sacrebleu wants a list for the first reference of every text, one for the second, …; None where there is none.
     columns = [[own[place] if place < len(own) else None for own in references] for place in range(most)]
@@ -30,6 +29,8 @@ def bleu(texts: Sequence[str], references: Sequence[Sequence[str]]) -> float:
 def rouge(texts: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
     """Mean F of ROUGE-1, -2 and -L over B texts, 0 … 1, with stemming (Lin 2004); of several references the best."""
     _as_many(texts, references)
+    from rouge_score.rouge_scorer import RougeScorer  # here, as it takes long to import
+
     scorer = RougeScorer(list(ROUGE), use_stemmer=True)
     scores = [scorer.score_multi(list(own), text) for text, own in zip(texts, references, strict=True)]
     return {kind: sum(score[kind].fmeasure for score in scores) / len(scores) for kind in ROUGE}

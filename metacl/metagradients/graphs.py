@@ -16,9 +16,6 @@ from functools import cached_property
 
 import torch
 from torch import Tensor, fx
-from torch._functorch import config as functorch_config
-from torch._functorch.partitioners import min_cut_rematerialization_partition
-from torch._inductor.decomposition import select_decomp_table
 from torch.func import functionalize
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -98,6 +95,9 @@ class Cuts:
             for its size: outputs of wide layers before those of narrow ones.
         """
         if share not in self._halves:
+            from torch._functorch import config as functorch_config  # here, as these take long to import
+            from torch._functorch.partitioners import min_cut_rematerialization_partition
+
             whole = _extract(
                 self._graph,
                 [*self._parameters, *self._rest, *self._cotangents],
@@ -113,6 +113,7 @@ def _trace(
     function: TensorFunction, parameters: Sequence[Tensor], data: Sequence[Tensor], fused: bool
 ) -> tuple[fx.GraphModule, list[bool], list[Tensor]]:
     """The whole graph, (parameters…, data…, cotangents…, frozen…), which outputs are live, and the frozen weights."""
+    from torch._inductor.decomposition import select_decomp_table  # here, as it takes long to import
 
     def leaves_of(tensors: Sequence[Tensor]) -> list[Tensor]:
         return [tensor.detach().requires_grad_(True) for tensor in tensors]

@@ -10,12 +10,13 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import cycle
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+
+if TYPE_CHECKING:  # matplotlib takes a second to import, which no command waits for that draws nothing
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe & Ito (2008): apart for every kind of colour vision, and from white and black."""
@@ -189,6 +190,8 @@ def _figures(
 @contextmanager
 def _style() -> Iterator[None]:
     """Nothing of the user's own matplotlib settings: a report looks the same for everybody."""
+    import matplotlib
+
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         with matplotlib.rc_context(STYLE):
@@ -196,6 +199,8 @@ def _style() -> Iterator[None]:
 
 
 def _figure(x: str, y: str) -> tuple[Figure, Axes]:
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(5.4, 3.6), facecolor="none", layout="constrained")  # inches; small: phones shrink it
     axes = figure.add_subplot()
     axes.set_xlabel(x)

@@ -1,8 +1,8 @@
 """What strategies share that look ahead: they learn a batch one example after another, and descend what that leads to.
 
 From θ, inner steps go through the new examples in their order; asked afterwards are these, what other strategies replay
-beside them, and a sample of a reservoir of everything that came before. The gradient of that in θ, and in the inner step sizes, is an estimator's of
-`metacl.metagradients`, and takes the place of the mean loss's.
+beside them, and a sample of a reservoir of everything that came before. The gradient of that in θ, and in the inner
+step sizes, is an estimator's of `metacl.metagradients`, and takes the place of the mean loss's.
 """
 
 from __future__ import annotations

@@ -8,7 +8,6 @@ from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt
-from sklearn.linear_model import LogisticRegression as Sklearn
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -52,6 +51,8 @@ class LogisticRegression(AdaptationMethod):
 
     def adapt(self, scene: Scene) -> Iterator[tuple[Row, Predictor]]:
         """Fit by scikit-learn, in float64."""
+        from sklearn.linear_model import LogisticRegression as Sklearn  # here, as it takes long to import
+
         assert self.c is not None, "one of the candidates adapts"
         known = self.features(scene)
         support = normalize(known.of(scene.support), dim=-1)

@@ -17,8 +17,6 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 from pydantic import Field, PositiveFloat, PositiveInt
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.metrics.pairwise import linear_kernel
 from torch import Tensor
 
 from metacl.config import RunConfig
@@ -123,12 +121,16 @@ class _Words:
     """
 
     def __init__(self, texts: Sequence[str]) -> None:
+        from sklearn.feature_extraction.text import TfidfVectorizer  # here, as it takes long to import
+
         self.texts = texts
         self._vectorizer = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), dtype=np.float32)
         self._known = self._vectorizer.fit_transform(texts)  # sparse: there are far more parts than a text has
 
     def nearest(self, text: str, count: int) -> list[int]:
         """The positions of the `count` texts of the greatest cosine, the nearest first; of equals the first."""
+        from sklearn.metrics.pairwise import linear_kernel
+
         (cosines,) = linear_kernel(self._vectorizer.transform([text]), self._known)
         return np.argsort(-cosines, kind="stable")[:count].tolist()
 
