@@ -97,10 +97,9 @@ def test_differences_from_the_traced_gradient(setting, no_compiler, central):
 def test_compiled(setting):
     config, source = setting
     learner = config.learner.model_copy(update={"adapter": AdapterConfig(rank=2, last_layers=1)})  # less to compile
-    for allowance in ("one", "all"):
-        estimator = Reverse(compile=True, allowance=allowance)
-        traced = check((config.model_copy(update={"learner": learner}), source), Reverse(), estimator, 1e-10)
-        assert traced.compile_seconds > 1
+    estimator = Reverse(compile=True, allowance="one")  # the others with the same pieces traced, above
+    traced = check((config.model_copy(update={"learner": learner}), source), Reverse(), estimator, 1e-10)
+    assert traced.compile_seconds > 1
 
 
 def cubic(parameters, data):
