@@ -23,10 +23,11 @@ setup: $(STAMP)  ## Make .venv with metacl and all it needs; again after a chang
 demo: $(STAMP)  ## From nothing to a meta-learned initialization on real intents, about 10 minutes after set-up
 	@$(BIN)/metacl train configs/demo.yaml
 
-# Tests that start a Ray cluster fill the machine each; the others run two at a time.
+# Tests with a Ray cluster come last, two files at a time and in their order: a folder's files share a cluster, and a
+# process has one at a time. They mostly wait for processes to start.
 test: lint types  ## Lint, types and all the tests
 	@$(BIN)/python -m pytest -m "not ray" -n 2 --dist worksteal
-	@$(BIN)/python -m pytest -m ray
+	@$(BIN)/python -m pytest -m ray -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(STAMP)  ## ruff
 	@$(BIN)/ruff check .

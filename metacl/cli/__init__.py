@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import sys
 
 from rich.markup import escape
@@ -19,6 +21,7 @@ from metacl.cli import training, evaluating, continual, adapting, about, data, e
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point: run a verb and turn expected failures into one message and an exit code."""
+    atexit.register(gc.freeze)  # the process ends: looking for garbage would take it another second
     try:
         app(arguments)
     except MetaclError as error:

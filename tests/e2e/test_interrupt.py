@@ -12,7 +12,6 @@ import yaml
 
 from tests.small_runs import save_tiny_bert, small_tree
 
-
 STEPS = 60
 
 
@@ -43,7 +42,6 @@ def undisturbed(tmp_path_factory):
     [
         (signal.SIGINT, {"executor": "local"}),
         pytest.param(signal.SIGTERM, {"executor": "ray", "groups": 2}, marks=pytest.mark.ray),
-        pytest.param(signal.SIGINT, {"executor": "ray", "groups": 1}, marks=pytest.mark.ray),
     ],
 )
 def test_interrupted_and_resumed_equals_undisturbed(undisturbed, tmp_path, number, workers):
