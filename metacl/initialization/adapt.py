@@ -28,7 +28,7 @@ from metacl.learners.generation import Generation, generate
 from metacl.learners.transformer import TransformerLearner
 from metacl.metagradients import InnerLoopDiverged, plain_gradient
 from metacl.metagradients import adapt as walk
-from metacl.tasks.names_in_words import in_words
+from metacl.tasks.names_in_words import in_words, unfit_as_examples
 
 if TYPE_CHECKING:
     from metacl.initialization.explain import Explanation
@@ -86,13 +86,13 @@ class Initialization:
                 f"Train with episodes.ways={len(names)}, or with objective=proto_maml, which takes any number."
             )
         shown, of = list(texts), [names.index(label) for label in labels]
-        if any(part.shows_names for part in self.config.data.parts):
-            if wordless := [name for name in names if not any(map(str.isalpha, name))]:
+        if named := sorted({name for part in self.config.data.parts for name in part.names_shown(names)}):
+            if why := unfit_as_examples(named):
                 raise DataError(
-                    f"label {wordless[0]!r} is no word, and this initialization reads the names of the classes "
+                    f"of the labels {why}, and this initialization reads the names of the classes "
                     f"(data.names_in_support). Give labels that say what they mean."
                 )
-            shown, of = [*shown, *map(in_words, names)], [*of, *range(len(names))]
+            shown, of = [*shown, *map(in_words, named)], [*of, *map(names.index, named)]
         support = self.learner.encode(shown, of)
         params, losses = self._adapted(Task(ways=len(names), support=support, query=support), steps)
         examples = list(zip(texts, labels, strict=True))

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from metacl.errors import DataError
 from metacl.tasks.class_texts import ClassTexts
 from metacl.tasks.episode import Episode, EpisodeShape, Split, TaskAddress
-from metacl.tasks.names_in_words import in_words
+from metacl.tasks.names_in_words import in_words, unfit_as_examples
 from metacl.tasks.randomness import AddressedRandom
 from metacl.tasks.sizes import check_sizes
 from metacl.tasks.splits import SPLITS
@@ -110,11 +110,10 @@ class ClassEpisodes:
         check_sizes(self.name, split, shape, sizes, "class")
 
     def _check_names(self, names: Sequence[str]) -> None:
-        wordless = [name for name in names if not any(map(str.isalpha, name))]
-        if self._names_in_support and wordless:
+        if self._names_in_support and (why := unfit_as_examples(names)):
             raise DataError(
-                f"{self.name}: data.names_in_support: the name of class {wordless[0]!r} is no word. Leave it out, or "
-                f"give the classes names."
+                f"{self.name}: data.names_in_support: of the names of classes {why}. Leave it out, or give the classes "
+                f"names that tell them apart."
             )
 
     def episode(self, address: TaskAddress, shape: EpisodeShape) -> Episode:
@@ -140,7 +139,8 @@ class ClassEpisodes:
             support += [(text, label) for text in drawn[:count]]
             query += [(text, label) for text in drawn[count:]]
         if self._names_in_support:
-            support += [(in_words(name), label) for label, name in enumerate(names)]
+            named = [name for name in names if name != self._out_of_scope]
+            support += [(in_words(name), label) for label, name in enumerate(named)]
         return Episode(
             address=address,
             class_names=tuple(names),

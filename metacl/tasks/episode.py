@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -182,6 +182,10 @@ class TaskSource(Component):
     def shows_names(self) -> bool:
         """Whether the names of the classes are examples in a support."""
         return False
+
+    def names_shown(self, names: Sequence[str]) -> list[str]:
+        """Those of classes that are. Default: all, or none."""
+        return list(names) if self.shows_names else []
 
     @property
     def completion_marker(self) -> str | None:

@@ -7,7 +7,7 @@ Where classes belong to domains, whole domains can be kept back instead.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -45,7 +45,8 @@ class LabelledText(TaskSource):
     classes are: with `fractions` and `split_seed`, or those that stand in the file of splits.
     joint : every training episode holds all training classes in one order, so that a class is the same label in each:
     with objective maml and 0 inner steps, joint multi-task training.
-    names_in_support : the name of each class, in words, is one more example of its support, in training and afterwards.
+    names_in_support : the name of each class, in words, is one more example of its support, in training and afterwards;
+    not that of what is out of scope.
     """
 
     dataset: str | None = None
@@ -97,6 +98,10 @@ class LabelledText(TaskSource):
     def shows_names(self) -> bool:
         """As `names_in_support` says."""
         return self.names_in_support
+
+    def names_shown(self, names: Sequence[str]) -> list[str]:
+        """What is out of scope is nothing that its name would say."""
+        return [name for name in super().names_shown(names) if name != self.out_of_scope]
 
     def open(self) -> ClassEpisodes:
         """Read and split the data."""

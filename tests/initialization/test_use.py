@@ -71,8 +71,19 @@ def test_labels_are_read_as_names_where_training_had_them_in_the_support(initial
     by_hand = initialization.adapt([*TEXTS, "card", "lost pin", "pin"], [*labels, "card", "lostPin", "pin"], steps=0)
     assert found == by_hand.predict(asked)
     assert found != initialization.adapt(TEXTS, labels, steps=0).predict(asked)
-    with pytest.raises(DataError, match=r"label '1' is no word, .* Give labels that say what they mean"):
+    with pytest.raises(DataError, match=r"of the labels '1' is no word, .* Give labels that say what they mean"):
         reads_names.adapt(TEXTS, ["1", "2", "1", "2"])
+
+
+def test_the_label_of_what_is_out_of_scope_is_not_read(initialization, tmp_path):
+    tree, scope = initialization.config.to_dict(), {"names_in_support": True, "out_of_scope": "oos"}
+    data = {"name": "labelled_text", "path": str(tmp_path / "texts.csv"), **scope}
+    config = metacl.RunConfig.model_validate({**tree, "data": data})
+    reads_names = Initialization(StoredInitialization(config, initialization.meta, 0))
+    labels, asked = ["card", "pin", "oos", "card"], ["a new card", "what is a pin", "I lost it"]
+    found = reads_names.adapt(TEXTS, labels, steps=0).predict(asked)
+    by_hand = initialization.adapt([*TEXTS, "card", "pin"], [*labels, "card", "pin"], steps=0)
+    assert found == by_hand.predict(asked)
 
 
 @pytest.fixture

@@ -211,5 +211,23 @@ def test_names_in_the_support_come_after_the_same_texts():
 def test_names_that_are_no_words_are_refused():
     found = group_examples(examples_of({"card": 4, "39": 4}))
     source = ClassEpisodes("some data", found, {"train": ["card", "39"]}, names_in_support=True)
-    with pytest.raises(DataError, match=r"data.names_in_support: the name of class '39' is no word. Leave it out"):
+    with pytest.raises(DataError, match=r"names_in_support: of the names of classes '39' is no word. Leave it out"):
         source.check("train", EpisodeShape(ways=2, shots=1, queries=1))
+
+
+def test_names_of_the_same_words_are_refused():
+    found = group_examples(examples_of({"lost_card": 4, "lostCard": 4}))
+    source = ClassEpisodes("some data", found, {"train": ["lost_card", "lostCard"]}, names_in_support=True)
+    with pytest.raises(DataError, match=r"'lostCard' and 'lost_card' are the same words. Leave it out, or give"):
+        source.check("train", EpisodeShape(ways=2, shots=1, queries=1))
+
+
+def test_the_name_of_what_is_out_of_scope_is_no_example():
+    found = group_examples(examples_of({"card": 4, "pin": 4, "oos": 4}))
+    scope = {"out_of_scope": "oos", "out_of_scope_texts": {"train": range(4)}}
+    source = ClassEpisodes("some data", found, {"train": ["card", "pin"]}, names_in_support=True, **scope)
+    shape = EpisodeShape(ways=3, shots=1, queries=1)
+    source.check("train", shape)
+    episode = source.episode(TaskAddress("train", 0, 0, 7), shape)
+    assert episode.class_names[-1] == "oos" and episode.support_labels == (0, 1, 2, 0, 1)
+    assert episode.support_texts[3:] == episode.class_names[:2]
