@@ -31,6 +31,8 @@ STRATEGIES: dict[str, list[dict[str, Any]]] = {
     "lwf": [{"name": "lwf", "t_squared": True}],
     "der++": [{"name": "der_plus_plus", "memory": 150}],
     "a-gem": [{"name": "a_gem", "per_experience": 15, "batch": 30}],
+    "la-maml": [{"name": "la_maml", "memory": 150, "arrive": 5, "step_size": 0.03, "head_step_size": 0.06}],
+    "oml": [{"name": "oml", "memory": 150, "arrive": 5, "step_size": 0.2}],
     "merging": [{"name": "merging"}],
     "o-lora": [{"name": "o_lora", "rank": 2}],
     "si": [{"name": "si"}],
