@@ -46,12 +46,14 @@ class LogisticRegression(AdaptationMethod):
         return scene.frozen
 
     def prepare(self, scene: Scene) -> None:
-        """Features serve every episode with the same texts."""
+        """Features serve every episode with the same texts; and the import, which takes long, all of them."""
+        import sklearn.linear_model  # noqa: F401
+
         self.features(scene).of(scene.support)
 
     def adapt(self, scene: Scene) -> Iterator[tuple[Row, Predictor]]:
         """Fit by scikit-learn, in float64."""
-        from sklearn.linear_model import LogisticRegression as Sklearn  # here, as it takes long to import
+        from sklearn.linear_model import LogisticRegression as Sklearn
 
         assert self.c is not None, "one of the candidates adapts"
         known = self.features(scene)
