@@ -3,7 +3,7 @@
 #   bash experiments/continual_intents/run.sh [--check | --show | --strategies NAME,… | --starts NAME,…]
 #
 # Needs ../shared/data/clinc150 beside the repository (or CLINC150=… its folder), and says so where it is not. Without
-# arguments: the whole table, some two hours on one core; what is in runs/ is not computed again, and a row that was
+# arguments: the whole table, some three hours on one core; what is in runs/ is not computed again, and a row that was
 # stopped goes on. Writes results.json, which names the rows that are missing, the table in README.md and picture.svg.
 # --show: these from what is there. --check: two strategies, two starts, four domains, six minutes on a core shared
 # with others, and four for the meta-learned start if it is not there; exits 1 if the claim does not hold there.
