@@ -71,11 +71,6 @@ def stream(tmp_path_factory):
     return Stream(tmp_path_factory.mktemp("stream"))
 
 
-def test_one_group(ray_cluster, stream):
-    stream.run("one", executor="ray", groups=1)
-    assert stream.same("one")
-
-
 def test_two_groups_one_of_which_is_killed_in_the_middle_of_an_experience(ray_cluster, stream):
     stream.mark.unlink()
     notes = []

@@ -11,9 +11,13 @@ from tests.small_runs import MINILM, save_tiny_bert, small_config
 pytestmark = pytest.mark.ray
 
 
+def checkpoint_hash(config):
+    return hashlib.sha256((config.folder / "checkpoints/step-5/meta_params.safetensors").read_bytes()).hexdigest()
+
+
 def trained_hash(config):
     metacl.train(config)
-    return hashlib.sha256((config.folder / "checkpoints/step-5/meta_params.safetensors").read_bytes()).hexdigest()
+    return checkpoint_hash(config)
 
 
 def test_minilm_local_one_group_two_groups(ray_cluster, tmp_path):
@@ -23,26 +27,21 @@ def test_minilm_local_one_group_two_groups(ray_cluster, tmp_path):
     assert trained_hash(local) == trained_hash(one) == trained_hash(two)
 
 
-def test_tasks_side_by_side_do_not_depend_on_the_groups(ray_cluster, tmp_path):
-    model = save_tiny_bert(tmp_path / "model")
-    hashes = set()
-    for name, workers in [("local", {"executor": "local"}), ("two", {"executor": "ray", "groups": 2})]:
-        workers["tasks_per_forward"] = 2
-        workers["gradient_shards"] = 2 if name == "two" else 1
-        hashes.add(trained_hash(small_config(model, tmp_path / name, workers=workers, learner__padding="packed")))
-    assert len(hashes) == 1
-
-
-def test_what_adapting_takes_does_not_depend_on_the_groups(ray_cluster, tmp_path):
+def test_side_by_side_and_what_adapting_takes_do_not_depend_on_the_groups(ray_cluster, tmp_path):
     model = save_tiny_bert(tmp_path / "model")
     evaluation = {"shape": {"ways": 3, "shots": 2, "queries": 2}, "episodes": 4, "steps": [0, 2]}
-    found = []
-    for name, workers in [("local", {"executor": "local"}), ("two", {"executor": "ray", "groups": 2})]:
-        config = small_config(model, tmp_path / name, workers=workers, outer__steps=1, evaluation=evaluation)
+    found, hashes = [], set()
+    for name, workers in [
+        ("local", {"executor": "local"}),
+        ("two", {"executor": "ray", "groups": 2, "gradient_shards": 2}),
+    ]:
+        options = {"workers": {**workers, "tasks_per_forward": 2}, "learner__padding": "packed"}
+        config = small_config(model, tmp_path / name, evaluation=evaluation, **options)
         rows = metacl.train(config).results["rows"]
         found.append([(row["accuracy"], row["tokens"], row["memory_bytes"]) for row in rows])
+        hashes.add(checkpoint_hash(config))
     local, two = found
-    assert local == two
+    assert local == two and len(hashes) == 1
     assert len(local) == 4 and all(tokens > 0 and memory > 0 for _, tokens, memory in local)
 
 
