@@ -20,7 +20,7 @@ help:  ## This list
 setup: $(STAMP)  ## Make .venv with metacl and all it needs; again after a change of pyproject.toml or constraints.txt
 	@echo "Ready: $(BIN)/metacl --help, or make demo."
 
-demo: $(STAMP)  ## From nothing to a meta-learned initialization on real intents, about 10 minutes after set-up
+demo: $(STAMP)  ## From nothing to a meta-learned initialization on real intents, 9 to 26 minutes after set-up
 	@$(BIN)/metacl train configs/demo.yaml
 
 # Tests with a Ray cluster come last, two files at a time and in their order: a folder's files share a cluster, and a
